@@ -1,0 +1,1 @@
+"""The wire contract: the protos and the code generated from them."""
