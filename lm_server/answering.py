@@ -1,0 +1,282 @@
+"""From checked questions to answers: images looked up, prompts built, the engine asked, its events put together."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lm_server import metrics
+from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
+from lm_server.entries import EntryLibrary, Fetched, Source
+from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
+from lm_server.requests import Ask, ImagePart, Turn
+from protos import language_pb2
+from rpc.errors import InvalidArgument, RpcError
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """How long prompts and answers may be, in tokens."""
+
+    context_tokens: int
+    default_max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """More text of the question at `index`."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The question at `index` is answered, or has failed."""
+
+    index: int
+    outcome: "language_pb2.Answer | RpcError"
+
+
+@dataclass(slots=True)
+class _Image:
+    """An image of a request. `fetched` is None while only its grid is known."""
+
+    grid: tuple[int, int, int]
+    fetched: Fetched | None
+
+
+@dataclass(slots=True)
+class _Question:
+    """A question on its way, with what its answer is made of."""
+
+    index: int
+    ask: Ask
+    prompt: Prompt
+    ticket: Ticket | None = None
+    text: list[str] = field(default_factory=list)
+
+
+class Answerer:
+    """Answers questions with one engine."""
+
+    def __init__(self, engine: Engine, prompts: PromptBuilder, library: EntryLibrary, limits: TokenLimits) -> None:
+        self._engine = engine
+        self._prompts = prompts
+        self._library = library
+        self._limits = limits
+
+    async def answer(self, tenant: str, asks: Sequence[Ask]) -> AsyncGenerator[Piece | Done, None]:
+        """Text and answers of all the questions as they come; every question ends with one `Done`.
+
+        Leaving the iterator cancels what is unanswered.
+
+        Raises:
+            RpcError: an image cannot be had, the engine is full, or, of a single question, the question is no good.
+        """
+        started = time.monotonic()
+        images = await self._look_up(tenant, asks)
+        questions: list[_Question] = []
+        for index, outcome in enumerate(await asyncio.to_thread(self._build_all, asks, images)):
+            if isinstance(outcome, Prompt):
+                questions.append(_Question(index, asks[index], outcome))
+            else:
+                metrics.QUESTIONS.labels("error").inc()
+                yield Done(index, outcome)
+        works = await asyncio.to_thread(self._works, questions, tenant, images)
+        run = _RequestRun(self._engine, self._library, tenant, images, started)
+        async with aclosing(run.events(works, questions)) as events:
+            async for event in events:
+                yield event
+
+    async def _look_up(self, tenant: str, asks: Sequence[Ask]) -> dict[str, _Image]:
+        """What is known of every image; those whose grid is not known are fetched."""
+        image_ids = dict.fromkeys(image_id for ask in asks for turn in ask.turns for image_id in turn.image_ids)
+        found = await asyncio.gather(*(self._look_up_one(tenant, image_id) for image_id in image_ids))
+        return dict(zip(image_ids, found, strict=True))
+
+    async def _look_up_one(self, tenant: str, image_id: str) -> _Image:
+        key = self._library.key(tenant, image_id)
+        grid = self._library.known_grid(key)
+        if grid is not None:
+            return _Image(grid, self._library.local(key))
+        fetched = await self._library.fetch(tenant, image_id)
+        return _Image(fetched.grid, fetched)
+
+    def _build_all(self, asks: Sequence[Ask], images: Mapping[str, _Image]) -> list[Prompt | RpcError]:
+        """A prompt or the reason why there is none, for each question, in order."""
+        outcomes: list[Prompt | RpcError] = []
+        for ask in asks:
+            try:
+                outcomes.append(self._check_length(self._prompts.build(_messages(ask.turns, images)), ask))
+            except InvalidArgument as exc:
+                outcomes.append(exc)
+        built = [outcome for outcome in outcomes if isinstance(outcome, Prompt)]
+        cut = iter(with_common_cut(built))
+        return [next(cut) if isinstance(outcome, Prompt) else outcome for outcome in outcomes]
+
+    def _check_length(self, prompt: Prompt, ask: Ask) -> Prompt:
+        context, wanted = self._limits.context_tokens, ask.max_tokens or 1
+        if len(prompt) + wanted > context:
+            raise InvalidArgument(
+                f"the prompt has {len(prompt)} tokens and the answer may take {wanted}, but the model's context "
+                f"holds {context}",
+                reason="CONTEXT_TOO_LONG",
+            )
+        return prompt
+
+    def _works(self, questions: Sequence[_Question], tenant: str, images: Mapping[str, _Image]) -> list[Work]:
+        # Of a prompt without images nothing depends on the vision half.
+        fingerprint = self._library.fingerprint if images else ""
+        embeddings = {image_id: image.fetched.embedding for image_id, image in images.items() if image.fetched}
+        return [
+            Work(
+                prompt=question.prompt,
+                keys=segment_keys(question.prompt, tenant, fingerprint),
+                max_tokens=self._max_tokens(question),
+                sampling=question.ask.sampling,
+                choices=tuple(self._prompts.encode_text(choice) for choice in question.ask.choices),
+                embeddings=embeddings,
+            )
+            for question in questions
+        ]
+
+    def _max_tokens(self, question: _Question) -> int:
+        left = self._limits.context_tokens - len(question.prompt)
+        return question.ask.max_tokens or min(self._limits.default_max_tokens, left)
+
+
+class _RequestRun:
+    """The questions of one request while the engine has them."""
+
+    def __init__(
+        self, engine: Engine, library: EntryLibrary, tenant: str, images: dict[str, _Image], started: float
+    ) -> None:
+        self._engine = engine
+        self._library = library
+        self._tenant = tenant
+        self._images = images
+        self._started = started
+        self._queue: asyncio.Queue[tuple[_Question, Event]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._fetches: set[asyncio.Task[None]] = set()
+        # Submission to the engine comes later than the request by this much.
+        self._delay_s = 0.0
+
+    async def events(self, works: Sequence[Work], questions: Sequence[_Question]) -> AsyncGenerator[Piece | Done, None]:
+        """Submits the questions and follows them to their ends."""
+        self._delay_s = time.monotonic() - self._started
+        tickets = self._engine.submit(works, [self._listener(question) for question in questions])
+        for question, ticket in zip(questions, tickets, strict=True):
+            question.ticket = ticket
+        unanswered = dict.fromkeys(question.index for question in questions)
+        try:
+            while unanswered:
+                question, event = await self._queue.get()
+                made = self._handle(question, event)
+                if isinstance(made, Done):
+                    del unanswered[made.index]
+                if made is not None:
+                    yield made
+        finally:
+            if unanswered:
+                metrics.QUESTIONS.labels("cancelled").inc(len(unanswered))
+            for ticket in tickets:
+                self._engine.cancel(ticket)
+            for task in self._fetches:
+                task.cancel()
+
+    def _listener(self, question: _Question) -> "_Listener":
+        return _Listener(self._loop, self._queue, question)
+
+    def _handle(self, question: _Question, event: Event) -> Piece | Done | None:
+        match event:
+            case Delta():
+                question.text.append(event.text)
+                return Piece(question.index, event.text)
+            case LackingImages():
+                task = asyncio.create_task(self._bring(question, event.image_ids))
+                self._fetches.add(task)
+                task.add_done_callback(self._fetches.discard)
+                return None
+            case Finished():
+                metrics.QUESTIONS.labels(event.finish_reason).inc()
+                return Done(question.index, self._answer(question, event))
+            case Failed():
+                metrics.QUESTIONS.labels("error").inc()
+                return Done(question.index, event.error)
+
+    async def _bring(self, question: _Question, image_ids: Sequence[str]) -> None:
+        """Fetches what a question turned out to lack, because its prefix had gone, and supplies it."""
+        try:
+            found = await asyncio.gather(*(self._library.fetch(self._tenant, image_id) for image_id in image_ids))
+        except RpcError as exc:
+            self._queue.put_nowait((question, Failed(exc)))
+            return
+        for image_id, fetched in zip(image_ids, found, strict=True):
+            self._images[image_id].fetched = fetched
+        if question.ticket is not None:
+            supplied = {image_id: fetched.embedding for image_id, fetched in zip(image_ids, found, strict=True)}
+            self._engine.supply(question.ticket, supplied)
+
+    def _answer(self, question: _Question, event: Finished) -> language_pb2.Answer:
+        prompt = question.prompt
+        choices = _scored(question.ask.choices, event.logprobs)
+        winner = max(choices, key=lambda choice: choice.logprob, default=None)
+        return language_pb2.Answer(
+            text=winner.text if winner else "".join(question.text),
+            finish_reason=event.finish_reason,
+            choices=choices,
+            usage=language_pb2.Usage(
+                prompt_tokens=len(prompt),
+                completion_tokens=event.num_generated,
+                cached_tokens=event.cached_tokens,
+                image_tokens=sum(span.num_tokens for span in prompt.images),
+            ),
+            image_sources=[self._source(span.image.image_id, span.end, event) for span in prompt.images],
+            time_to_first_token_s=self._delay_s + event.first_token_s,
+            time_s=time.monotonic() - self._started,
+        )
+
+    def _source(self, image_id: str, end: int, event: Finished) -> "language_pb2.ImageSource":
+        """Where the image came from for this answer: fetching counts even where the prefix was then shared."""
+        fetched = self._images[image_id].fetched
+        local = fetched is None or fetched.source == Source.IMAGE_SOURCE_LOCAL
+        if local and event.cached_tokens >= end:
+            return Source.IMAGE_SOURCE_PREFIX
+        return fetched.source if fetched else Source.IMAGE_SOURCE_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """Carries a question's events from the engine's thread to the request's queue."""
+
+    loop: asyncio.AbstractEventLoop
+    events: "asyncio.Queue[tuple[_Question, Event]]"
+    question: _Question
+
+    def __call__(self, event: Event) -> None:
+        self.loop.call_soon_threadsafe(self.events.put_nowait, (self.question, event))
+
+
+def _messages(turns: Sequence[Turn], images: Mapping[str, _Image]) -> list[Message]:
+    return [Message(turn.role, tuple(_part(part, images) for part in turn.parts)) for turn in turns]
+
+
+def _part(part: str | ImagePart, images: Mapping[str, _Image]) -> str | ImageRef:
+    return part if isinstance(part, str) else ImageRef(part.image_id, images[part.image_id].grid)
+
+
+def _scored(choices: Sequence[str], logprobs: Sequence[float]) -> list[language_pb2.Choice]:
+    if not choices:
+        return []
+    scores = np.asarray(logprobs, dtype=np.float64)
+    weights = np.exp(scores - scores.max())
+    probabilities = weights / weights.sum()
+    return [
+        language_pb2.Choice(text=choice, logprob=logprob, probability=probability)
+        for choice, logprob, probability in zip(choices, logprobs, probabilities.tolist(), strict=True)
+    ]

@@ -1,0 +1,329 @@
+"""The engine: one thread that owns the model and turns questions into answers, a step at a time.
+
+A step is four lines: schedule, run, choose, collect. Questions join and leave between steps. Everything that other
+threads may call only puts a command into the engine's inbox; whatever it has to say goes to each question's listener.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from lm_server import metrics
+from lm_server.prompt import Prompt
+from lm_server.runner import ImageEmbedding, ModelRunner
+from lm_server.sampler import Sampler, Sampling
+from lm_server.scheduler import Plan, Run, Scheduler
+from lm_server.sequence import Sequence as EngineSequence
+from lm_server.text import TextStream
+from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A question as the engine takes it.
+
+    Attributes:
+        prompt: Tokens and all that belongs to them.
+        keys: A segment key for each cut of the prompt.
+        max_tokens: At most this many are generated.
+        sampling: How they are chosen.
+        choices: Token ids of each choice; given, they are scored and nothing is generated.
+        embeddings: By image id; may lack images whose segments are expected to be resident.
+    """
+
+    prompt: Prompt
+    keys: tuple[bytes, ...]
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    choices: tuple[tuple[int, ...], ...] = ()
+    embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of an answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LackingImages:
+    """The question cannot start without these embeddings: call `supply`, or `cancel`."""
+
+    image_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is complete.
+
+    Attributes:
+        finish_reason: "stop" or "length".
+        logprobs: Of each choice: the total natural-log probability of its tokens after the prompt.
+        num_generated: Tokens generated, the end token included.
+        cached_tokens: Prompt tokens that somebody else had computed.
+        first_token_s: Seconds from submission to the first token, or to the scores.
+    """
+
+    finish_reason: str
+    logprobs: tuple[float, ...]
+    num_generated: int
+    cached_tokens: int
+    first_token_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The question has no answer."""
+
+    error: RpcError
+
+
+Event = Delta | LackingImages | Finished | Failed
+Listener = Callable[[Event], None]
+
+
+class Ticket:
+    """A question in the engine. Everything but the constructor belongs to the engine's thread."""
+
+    def __init__(self, work: Work, tokenizer: Any, listener: Listener) -> None:
+        self.work = work
+        self.listener = listener
+        self.sequence = EngineSequence(
+            work.prompt,
+            work.keys,
+            0 if work.choices else work.max_tokens,
+            work.choices,
+            embeddings=dict(work.embeddings),
+        )
+        self.text = TextStream(tokenizer, work.sampling.stop)
+        self.sampler = Sampler(work.sampling)
+        self.submitted = time.monotonic()
+        self.first_token_s: float | None = None
+        # By choice: the log-probability of its first token, and of the rest once its branch has run.
+        self.first_logprobs: list[float] = []
+        self.rest_logprobs: list[float] = []
+
+    def note_first_token(self) -> None:
+        """Keeps the time of the first token."""
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self.submitted
+
+
+class Engine:
+    """Answers questions on one model.
+
+    `end_tokens` end an answer. `max_questions` bounds the questions that are taken in and not yet
+    answered.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        tokenizer: Any,
+        *,
+        end_tokens: frozenset[int],
+        max_questions: int,
+    ) -> None:
+        self._runner = runner
+        self._kv_bytes_per_token: int = runner.kv_bytes_per_token
+        self._scheduler = scheduler
+        self._tokenizer = tokenizer
+        self._end_tokens = end_tokens
+        self._max_questions = max_questions
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._tickets: dict[EngineSequence, Ticket] = {}
+        self._num_pending = 0
+        self._pending_lock = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+
+    # Called from any thread
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self._thread.start()
+
+    def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Ticket]:
+        """Takes questions in, all or none.
+
+        Raises:
+            Overloaded: too many are being answered already.
+            InvalidArgument: one could never fit the key/value memory, even alone.
+        """
+        tickets = [Ticket(work, self._tokenizer, listener) for work, listener in zip(works, listeners, strict=True)]
+        budget = self._scheduler.ledger.budget_tokens
+        for ticket in tickets:
+            needed = self._scheduler.tokens_needed(ticket.sequence)
+            if needed > budget:
+                raise InvalidArgument(
+                    f"prompt and answer take {needed} tokens of key/value memory and this server has {budget}",
+                    reason="CONTEXT_TOO_LONG",
+                )
+        with self._pending_lock:
+            if self._num_pending + len(tickets) > self._max_questions:
+                raise Overloaded(f"{self._num_pending} questions are being answered already", retry_after_s=1.0)
+            self._num_pending += len(tickets)
+        for ticket in tickets:
+            self._inbox.put(partial(self._take, ticket))
+        return tickets
+
+    def supply(self, ticket: Ticket, embeddings: Mapping[str, ImageEmbedding]) -> None:
+        """Gives a question the embeddings it lacked."""
+        self._inbox.put(lambda: self._supply(ticket, embeddings))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Ends a question without an answer, within a step. Harmless when it has ended."""
+        self._inbox.put(lambda: self._end(ticket))
+
+    def stop(self) -> None:
+        """Fails what is left and ends the thread, after the step that is running."""
+        self._inbox.put(self._halt)
+        self._thread.join()
+
+    @property
+    def num_running(self) -> int:
+        """Questions in the batch."""
+        return len(self._scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Questions taken in and not in the batch."""
+        return max(self._num_pending - len(self._scheduler.running), 0)
+
+    @property
+    def kv_bytes_used(self) -> int:
+        """Key/value memory reserved now, kept segments included."""
+        return self._scheduler.ledger.used_tokens * self._kv_bytes_per_token
+
+    @property
+    def kv_bytes_budget(self) -> int:
+        """Key/value memory that may be reserved."""
+        return self._scheduler.ledger.budget_tokens * self._kv_bytes_per_token
+
+    # The engine's thread
+
+    def _serve(self) -> None:
+        while not self._stopping:
+            self._read_inbox()
+            if not self._scheduler.is_idle and not self._stopping:
+                self.step()
+
+    def _read_inbox(self) -> None:
+        if self._scheduler.is_idle:
+            self._inbox.get()()
+        while not self._inbox.empty():
+            self._inbox.get()()
+
+    def step(self) -> None:
+        """Schedules, runs, chooses and collects once."""
+        plan = self._scheduler.schedule()
+        self._runner.memory.free(plan.freed)
+        self._ask_for_images(plan)
+        if not plan.runs:
+            return
+        try:
+            logits = self._runner.run(plan.runs)
+        except Exception as exc:
+            # The model is as good as before; only the questions of this step are lost.
+            logger.exception("a step failed", extra={"runs": len(plan.runs)})
+            self._fail_step(plan, exc)
+            return
+        self._scheduler.commit(plan)
+        metrics.STEP_ROWS.observe(sum(run.num_rows for run in plan.runs))
+        for index, rows in logits.items():
+            self._collect(plan.runs[index], rows)
+
+    def _collect(self, run: Run, logits: torch.Tensor) -> None:
+        ticket = self._tickets[run.sequence]
+        ticket.note_first_token()
+        if ticket.work.choices:
+            self._collect_scores(ticket, run, logits)
+        else:
+            self._collect_token(ticket, logits[-1])
+
+    def _collect_token(self, ticket: Ticket, logits: torch.Tensor) -> None:
+        sequence = ticket.sequence
+        token = ticket.sampler.choose(logits, sequence.prompt.tokens, sequence.output)
+        sequence.output.append(token)
+        metrics.GENERATED_TOKENS.inc()
+        ended = token in self._end_tokens
+        piece = "" if ended else ticket.text.push(token)
+        finished = ended or ticket.text.is_stopped or len(sequence.output) >= sequence.max_tokens
+        if finished:
+            piece += ticket.text.finish()
+        if piece:
+            ticket.listener(Delta(piece))
+        if finished:
+            self._finish(ticket, "stop" if ended or ticket.text.is_stopped else "length")
+
+    def _collect_scores(self, ticket: Ticket, run: Run, logits: torch.Tensor) -> None:
+        logprobs = logits.log_softmax(dim=-1)
+        if run.choice:
+            rest = torch.tensor(run.choice[1:])
+            ticket.rest_logprobs.append(float(logprobs.gather(1, rest[:, None]).sum()))
+        else:
+            ticket.first_logprobs = [float(logprobs[-1, choice[0]]) for choice in ticket.work.choices]
+        if ticket.first_logprobs and len(ticket.rest_logprobs) == len(ticket.sequence.branches):
+            self._finish(ticket, "stop")
+
+    def _finish(self, ticket: Ticket, reason: str) -> None:
+        sequence = ticket.sequence
+        rest = iter(ticket.rest_logprobs)
+        logprobs = tuple(
+            first + (next(rest) if len(choice) > 1 else 0.0)
+            for first, choice in zip(ticket.first_logprobs, ticket.work.choices, strict=True)
+        )
+        cached = sequence.cached_tokens or 0
+        metrics.PREFIX_TOKENS_REUSED.inc(cached)
+        metrics.PROMPT_TOKENS.inc(len(sequence.prompt))
+        self._end(ticket)
+        first_token_s = ticket.first_token_s or 0.0
+        ticket.listener(Finished(reason, logprobs, len(sequence.output), cached, first_token_s))
+
+    def _take(self, ticket: Ticket) -> None:
+        self._tickets[ticket.sequence] = ticket
+        self._scheduler.add(ticket.sequence)
+
+    def _supply(self, ticket: Ticket, embeddings: Mapping[str, ImageEmbedding]) -> None:
+        if ticket.sequence in self._tickets:
+            ticket.sequence.embeddings = {**ticket.sequence.embeddings, **embeddings}
+            self._scheduler.supply(ticket.sequence)
+
+    def _end(self, ticket: Ticket) -> None:
+        if self._tickets.pop(ticket.sequence, None) is None:
+            return
+        self._scheduler.finish(ticket.sequence)
+        with self._pending_lock:
+            self._num_pending -= 1
+
+    def _ask_for_images(self, plan: Plan) -> None:
+        for sequence in plan.lacking_images:
+            lacking = dict.fromkeys(span.image.image_id for span in sequence.prompt.images)
+            missing = tuple(image_id for image_id in lacking if image_id not in sequence.embeddings)
+            self._tickets[sequence].listener(LackingImages(missing))
+
+    def _fail_step(self, plan: Plan, exc: Exception) -> None:
+        self._scheduler.abandon()
+        for sequence in dict.fromkeys(run.sequence for run in plan.runs):
+            ticket = self._tickets[sequence]
+            self._end(ticket)
+            error = Internal("the model failed on this question; the server's log has the details")
+            error.__cause__ = exc
+            ticket.listener(Failed(error))
+
+    def _halt(self) -> None:
+        self._stopping = True
+        for ticket in list(self._tickets.values()):
+            self._end(ticket)
+            ticket.listener(Failed(Unavailable("the language worker is shutting down", retry_after_s=1.0)))

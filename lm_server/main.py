@@ -1,0 +1,142 @@
+"""The language worker's process: load the half, meet the vision workers, serve, drain."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import torch
+import transformers
+
+from cache import ENTRY_FORMAT, InvalidStoreUrl, Store, StoreLimits, open_store
+from checkpoint import CheckpointError, LoadedLanguage, LoadOptionError, UnsupportedFamily, identity, load_language
+from lm_server.answering import Answerer, TokenLimits
+from lm_server.engine import Engine
+from lm_server.entries import EntryLibrary, EntryShape
+from lm_server.pairing import LanguageHalf, Pairing
+from lm_server.prompt import PromptBuilder, TokenFacts
+from lm_server.requests import RequestLimits
+from lm_server.runner import ModelRunner
+from lm_server.scheduler import Scheduler, SchedulerLimits
+from lm_server.segments import KvLedger
+from lm_server.service import LanguageServicer, WorkerFacts
+from lm_server.settings import LanguageSettings
+from protos import language_pb2, language_pb2_grpc
+from rpc.errors import RpcError
+from rpc.server import GrpcServer, serve_until_signal
+from telemetry.log import configure
+
+logger = logging.getLogger(__name__)
+
+SERVICE = language_pb2.DESCRIPTOR.services_by_name["LanguageService"].full_name
+
+
+def run(settings: LanguageSettings) -> int:
+    """Serves until SIGTERM or SIGINT and returns the exit code; 1 where a checkpoint or setting at fault was named."""
+    configure("language", settings.log_level)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    try:
+        store = _open_store(settings)
+        half = load_language(
+            Path(settings.model),
+            dtype=settings.dtype,
+            device=settings.device,
+            device_map=settings.device_map,
+            offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
+        )
+        asyncio.run(_serve(settings, half, store))
+    except (CheckpointError, UnsupportedFamily, LoadOptionError, InvalidStoreUrl, RpcError) as exc:
+        logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message says it all to an operator
+        return 1
+    return 0
+
+
+def _open_store(settings: LanguageSettings) -> Store | None:
+    """The shared store; None where entries come from the vision workers alone."""
+    if settings.cache.startswith("memory:"):
+        return None
+    limits = StoreLimits(timeout_s=settings.store_timeout_s, max_value_bytes=settings.max_entry_bytes)
+    return open_store(settings.cache, limits)
+
+
+async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store | None) -> None:
+    description = half.description
+    checkpoint = identity(Path(settings.model))
+    language_half = LanguageHalf(
+        family=description.family,
+        hidden_size=description.hidden_size,
+        num_deepstack=description.num_deepstack,
+        spatial_merge_size=description.spatial_merge_size,
+        entry_format=ENTRY_FORMAT,
+        identity=checkpoint,
+    )
+    pairing = Pairing(language_half, settings.vision, max_entry_bytes=settings.max_entry_bytes)
+    shape = EntryShape(description.hidden_size, description.num_deepstack, description.spatial_merge_size)
+    library = EntryLibrary(
+        store, pairing, shape, local_bytes=settings.local_cache_bytes, fetch_timeout_s=settings.fetch_timeout_s
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model, trust_remote_code=False)
+    engine = make_engine(settings, half, tokenizer)
+    answerer = Answerer(
+        engine,
+        PromptBuilder(tokenizer, token_facts(half, tokenizer)),
+        library,
+        TokenLimits(description.context_tokens, settings.default_max_tokens),
+    )
+    limits = RequestLimits(settings.max_images, settings.max_choices, settings.max_questions)
+    facts = WorkerFacts(
+        model=settings.model_name or description.name,
+        family=description.family,
+        checkpoint_config=checkpoint.config,
+        checkpoint_vision=checkpoint.vision,
+        checkpoint_language=checkpoint.language,
+        dtype=str(half.dtype).removeprefix("torch."),
+        device=settings.device,
+        hidden_size=description.hidden_size,
+        context_tokens=description.context_tokens,
+        tensors=half.report.tensors,
+        parameters=half.report.parameters,
+        bytes_read=half.report.bytes_read,
+    )
+    server = GrpcServer((SERVICE,), max_message_bytes=settings.max_request_bytes)
+    servicer = LanguageServicer(answerer, engine, pairing, store, facts, limits)
+    language_pb2_grpc.add_LanguageServiceServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
+
+    async def ready(port: int) -> None:
+        pairing.start()
+        await server.set_serving(True)
+        logger.info("serving", extra={"port": port, "bytes_read": half.report.bytes_read})
+
+    engine.start()
+    try:
+        await serve_until_signal(server, settings.listen, grace_s=settings.grace_s, ready=ready)
+    finally:
+        await asyncio.to_thread(engine.stop)
+        await pairing.close()
+        if store is not None:
+            await store.close()
+
+
+def make_engine(settings: LanguageSettings, half: LoadedLanguage, tokenizer: object) -> Engine:
+    """The engine of a loaded half, its thread not yet started."""
+    runner = ModelRunner(half.model)
+    ledger = KvLedger(settings.kv_bytes // runner.kv_bytes_per_token)
+    limits = SchedulerLimits(max_rows=settings.max_step_rows, max_running=settings.max_running)
+    return Engine(
+        runner,
+        Scheduler(ledger, limits),
+        tokenizer,
+        end_tokens=frozenset(half.description.eos_token_ids),
+        max_questions=settings.max_questions,
+    )
+
+
+def token_facts(half: LoadedLanguage, tokenizer: "transformers.PreTrainedTokenizerBase") -> TokenFacts:
+    """What prompts depend on in this checkpoint."""
+    description = half.description
+    return TokenFacts(
+        image_token_id=description.image_token_id,
+        vision_end_token_id=description.vision_end_token_id,
+        message_end_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        spatial_merge_size=description.spatial_merge_size,
+    )

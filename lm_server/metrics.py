@@ -1,0 +1,19 @@
+"""What the language worker counts."""
+
+from prometheus_client import Counter, Histogram
+
+PREFIX_TOKENS_REUSED = Counter(
+    "lookonce_prefix_tokens_reused_total", "Prompt tokens whose keys and values were computed for an earlier question."
+)
+PROMPT_TOKENS = Counter("lookonce_prompt_tokens_total", "Prompt tokens of answered questions, reused ones included.")
+GENERATED_TOKENS = Counter("lookonce_generated_tokens_total", "Tokens generated.")
+QUESTIONS = Counter("lookonce_questions_total", "Questions by outcome: stop, length, error or cancelled.", ["outcome"])
+STEP_ROWS = Histogram(
+    "lookonce_step_rows", "Rows of a step of the engine.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+)
+ENTRIES_READ = Counter(
+    "lookonce_entries_read_total", "Embeddings brought to the engine, by where they were.", ["source"]
+)
+ENTRIES_REFUSED = Counter(
+    "lookonce_entries_refused_total", "Entries that were damaged or foreign and not used, by reason.", ["reason"]
+)

@@ -1,0 +1,166 @@
+"""Which vision workers belong to this language half, kept true by asking them again and again.
+
+Whoever starts first waits for the other. Halves of different checkpoints are never paired; both identities are named.
+"""
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from checkpoint import CheckpointIdentity
+from protos import vision_pb2, vision_pb2_grpc
+from rpc.client import channel
+from rpc.errors import RpcError, Unavailable, Unpaired, error_from_call
+
+logger = logging.getLogger(__name__)
+
+ASK_TIMEOUT_S = 3.0
+UNPAIRED_INTERVAL_S = 0.5
+PAIRED_INTERVAL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageHalf:
+    """What a vision worker must agree with."""
+
+    family: str
+    hidden_size: int
+    num_deepstack: int
+    spatial_merge_size: int
+    entry_format: int
+    identity: CheckpointIdentity
+
+
+@dataclass(slots=True, eq=False)
+class VisionPeer:
+    """A vision worker as last seen. `problem` says in words why it is not paired; empty where it is."""
+
+    address: str
+    stub: vision_pb2_grpc.VisionServiceStub
+    is_reachable: bool = False
+    fingerprint: str = ""
+    problem: str = "not reached yet"
+
+    @property
+    def is_paired(self) -> bool:
+        """It belongs to this half, whether or not it answers at the moment."""
+        return not self.problem
+
+
+class Pairing:
+    """The vision workers of one language worker."""
+
+    def __init__(self, half: LanguageHalf, addresses: Sequence[str], *, max_entry_bytes: int) -> None:
+        self._half = half
+        self._channels = [channel(address, max_message_bytes=max_entry_bytes) for address in addresses]
+        self.peers = [
+            VisionPeer(address, vision_pb2_grpc.VisionServiceStub(wire))  # type: ignore[no-untyped-call]
+            for address, wire in zip(addresses, self._channels, strict=True)
+        ]
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to ask the vision workers, until `close`."""
+        self._task = asyncio.create_task(self._keep_asking())
+
+    async def close(self) -> None:
+        """Ends the asking and every channel."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for wire in self._channels:
+            await wire.close(grace=None)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the entries this worker may read. None until paired."""
+        return next((peer.fingerprint for peer in self.peers if peer.is_paired), None)
+
+    def require_fingerprint(self) -> str:
+        """The fingerprint. Raises Unpaired, or Unavailable where no vision worker was ever reached."""
+        fingerprint = self.fingerprint
+        if fingerprint is not None:
+            return fingerprint
+        problems = "; ".join(f"vision worker {number}: {peer.problem}" for number, peer in enumerate(self.peers, 1))
+        if any(peer.is_reachable for peer in self.peers):
+            raise Unpaired(f"the language worker has no vision half to read images of: {problems}")
+        raise Unavailable("no vision worker has been reached yet, so no image can be read", retry_after_s=1.0)
+
+    def peers_for(self, image_id: str) -> list[VisionPeer]:
+        """The paired workers, those that answer first, each image beginning with a worker of its own."""
+        paired = [peer for peer in self.peers if peer.is_paired]
+        return sorted(paired, key=lambda peer: (not peer.is_reachable, _place(image_id, peer.address)))
+
+    async def ask_all(self) -> None:
+        """Asks every vision worker once who it is."""
+        await asyncio.gather(*(self._ask(peer) for peer in self.peers))
+
+    async def _keep_asking(self) -> None:
+        while True:
+            await self.ask_all()
+            settled = all(peer.is_paired and peer.is_reachable for peer in self.peers)
+            await asyncio.sleep(PAIRED_INTERVAL_S if settled else UNPAIRED_INTERVAL_S)
+
+    async def _ask(self, peer: VisionPeer) -> None:
+        try:
+            info = await peer.stub.GetInfo(vision_pb2.GetInfoRequest(), timeout=ASK_TIMEOUT_S)
+        except grpc.aio.AioRpcError as exc:
+            self._note_unreachable(peer, error_from_call(exc))
+            return
+        before = (peer.problem, peer.fingerprint)
+        peer.is_reachable = True
+        peer.fingerprint = info.fingerprint
+        peer.problem = mismatch(self._half, info) or self._disagreement(peer)
+        if (peer.problem, peer.fingerprint) != before:
+            self._log(peer)
+
+    def _note_unreachable(self, peer: VisionPeer, error: RpcError) -> None:
+        if peer.is_reachable:
+            logger.warning("vision worker lost", extra={"vision": peer.address, "reason": error.reason})
+        peer.is_reachable = False
+
+    def _disagreement(self, peer: VisionPeer) -> str:
+        others = (other for other in self.peers if other is not peer and other.is_paired and other.is_reachable)
+        other = next(others, None)
+        if other is None or other.fingerprint == peer.fingerprint:
+            return ""
+        return f"its fingerprint is {peer.fingerprint}, but the other vision worker's is {other.fingerprint}"
+
+    def _log(self, peer: VisionPeer) -> None:
+        if peer.problem:
+            logger.error("not paired: %s", peer.problem, extra={"vision": peer.address})
+        else:
+            logger.info("paired", extra={"vision": peer.address, "fingerprint": peer.fingerprint})
+
+
+def _place(image_id: str, address: str) -> int:
+    return zlib.crc32(f"{image_id} {address}".encode())
+
+
+def mismatch(half: LanguageHalf, info: vision_pb2.VisionInfo) -> str:
+    """Why the two halves do not belong together, both sides named; empty where they do.
+
+    The vision weights are compared where both hosts have them, else the language weights, else the configuration alone.
+    """
+    facts = [
+        ("model family", half.family, info.family),
+        ("hidden size", half.hidden_size, info.hidden_size),
+        ("DeepStack layers", half.num_deepstack, info.num_deepstack),
+        ("spatial merge size", half.spatial_merge_size, info.spatial_merge_size),
+        ("entry format", half.entry_format, info.entry_format),
+        ("configuration", half.identity.config, info.checkpoint.config),
+    ]
+    mine, theirs = half.identity, info.checkpoint
+    if mine.vision and theirs.vision:
+        facts.append(("vision weights", mine.vision, theirs.vision))
+    elif mine.language and theirs.language:
+        facts.append(("language weights", mine.language, theirs.language))
+    differing = [f"{name}: language has {ours}, vision has {other}" for name, ours, other in facts if ours != other]
+    return f"the halves come from different checkpoints ({'; '.join(differing)})" if differing else ""

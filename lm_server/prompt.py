@@ -1,0 +1,293 @@
+"""Messages → tokens, rotary positions and the places where a prompt may be cut into shared segments.
+
+No torch: everything here is decided from text and grids. What a user typed never becomes a special token.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rpc.errors import InvalidArgument
+
+Positions = npt.NDArray[np.int64]
+
+# A shorter run of text is not worth a segment of its own.
+MIN_SEGMENT_TOKENS = 32
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image in a prompt: which one, and its grid (t, h, w) in patches."""
+
+    image_id: str
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: a role and its parts in order, text or image."""
+
+    role: str
+    parts: tuple[str | ImageRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpan:
+    """Where an image's tokens stand in a prompt."""
+
+    image: ImageRef
+    start: int
+    num_tokens: int
+
+    @property
+    def end(self) -> int:
+        """One past the last token."""
+        return self.start + self.num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt ready for the engine.
+
+    Attributes:
+        tokens: [S] token ids, every image expanded to its placeholders.
+        positions: [3, S] rotary positions along time, height and width.
+        next_position: The position of the first generated token, on all three axes.
+        images: The images' places, in order.
+        cuts: Ascending token counts at which a shared segment may end; all below S.
+    """
+
+    tokens: tuple[int, ...]
+    positions: Positions
+    next_position: int
+    images: tuple[ImageSpan, ...]
+    cuts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What a prompt's layout depends on in a checkpoint."""
+
+    image_token_id: int
+    # Ends an image.
+    vision_end_token_id: int
+    # Ends a message.
+    message_end_token_id: int
+    spatial_merge_size: int
+
+
+class PromptBuilder:
+    """Renders messages through the checkpoint's own chat template and tokenises them.
+
+    `tokenizer` is transformers' fast tokenizer; it is changed so that special tokens in text stay text.
+    """
+
+    def __init__(self, tokenizer: Any, facts: TokenFacts) -> None:
+        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.encode_special_tokens = True
+        self._facts = facts
+        added = tokenizer.added_tokens_decoder.items()
+        self._special_ids = {token.content: number for number, token in added if token.special}
+        longest_first = sorted(self._special_ids, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)))
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Tokens of plain text; nothing in it is special."""
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def build(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt of a conversation.
+
+        Raises:
+            InvalidArgument: no messages, an unknown role, or a conversation that the chat template refuses.
+        """
+        images = [part for message in messages for part in message.parts if isinstance(part, ImageRef)]
+        check_messages(messages)
+        tokens, spans = self._expand(self._tokenize(messages), images)
+        positions, next_position = rotary_positions(len(tokens), spans, self._facts.spatial_merge_size)
+        return Prompt(tuple(tokens), positions, next_position, tuple(spans), self._cuts(tokens, spans))
+
+    def _tokenize(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids with one placeholder an image."""
+        mask = _Mask(self._special)
+        rendered = self._render(messages, mask)
+        tokens: list[int] = []
+        position = 0
+        for match in self._special.finditer(rendered):
+            tokens += self.encode_text(mask.unmask(rendered[position : match.start()]))
+            tokens.append(self._special_ids[match.group()])
+            position = match.end()
+        return tokens + list(self.encode_text(mask.unmask(rendered[position:])))
+
+    def _render(self, messages: Sequence[Message], mask: "_Mask") -> str:
+        conversation = [{"role": message.role, "content": _content(message, mask)} for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        except Exception as exc:
+            # Templates raise what they like; none of their words are ours to pass on.
+            raise InvalidArgument("the model's chat template refuses these messages: check roles and order") from exc
+        return str(text)
+
+    def _expand(self, tokens: Sequence[int], images: Sequence[ImageRef]) -> tuple[list[int], list[ImageSpan]]:
+        placeholders = sum(token == self._facts.image_token_id for token in tokens)
+        if placeholders != len(images):
+            raise InvalidArgument(f"the prompt has {placeholders} places for {len(images)} images")
+        waiting = iter(images)
+        spans: list[ImageSpan] = []
+        expanded: list[int] = []
+        for token in tokens:
+            count = 1
+            if token == self._facts.image_token_id:
+                image = next(waiting)
+                count = num_image_tokens(image.grid, self._facts.spatial_merge_size)
+                spans.append(ImageSpan(image, len(expanded), count))
+            expanded += [token] * count
+        return expanded, spans
+
+    def _cuts(self, tokens: Sequence[int], spans: Sequence[ImageSpan]) -> tuple[int, ...]:
+        """Behind every image, and behind every message but the last where it is long enough to pay."""
+        after_image = {
+            span.end + (tokens[span.end] == self._facts.vision_end_token_id) for span in spans if span.end < len(tokens)
+        }
+        messages = [index + 1 for index, token in enumerate(tokens) if token == self._facts.message_end_token_id]
+        kept: list[int] = []
+        for cut in sorted(after_image.union(messages[:-1])):
+            long_enough = cut - (kept[-1] if kept else 0) >= MIN_SEGMENT_TOKENS
+            if cut < len(tokens) and (cut in after_image or long_enough):
+                kept.append(cut)
+        return tuple(kept)
+
+
+class _Mask:
+    """Hides special tokens that a user typed from the search for those that the template wrote."""
+
+    def __init__(self, special: re.Pattern[str]) -> None:
+        self._special = special
+        # Nobody outside can guess it, so nobody can type it.
+        self._nonce = secrets.token_hex(8)
+        self._typed: list[str] = []
+        self._masked = re.compile(f"\ue000{self._nonce}:(\\d+)\ue001")
+
+    def mask(self, text: str) -> str:
+        return self._special.sub(self._hide, text)
+
+    def unmask(self, text: str) -> str:
+        return self._masked.sub(lambda match: self._typed[int(match.group(1))], text)
+
+    def _hide(self, match: re.Match[str]) -> str:
+        self._typed.append(match.group())
+        return f"\ue000{self._nonce}:{len(self._typed) - 1}\ue001"
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raises `InvalidArgument` unless there are messages, each of a known role and with something in it."""
+    if not messages:
+        raise InvalidArgument("messages must not be empty")
+    for message in messages:
+        if message.role not in ROLES:
+            raise InvalidArgument(f"role must be one of {', '.join(ROLES)}")
+        if not message.parts:
+            raise InvalidArgument(f"a {message.role} message has no content")
+        if message.role != "user" and any(isinstance(part, ImageRef) for part in message.parts):
+            raise InvalidArgument(f"a {message.role} message cannot hold an image")
+
+
+def _content(message: Message, mask: _Mask) -> str | list[dict[str, str]]:
+    texts = [mask.mask(part) for part in message.parts if isinstance(part, str)]
+    if len(texts) == len(message.parts) == 1:
+        return texts[0]
+    return [
+        {"type": "text", "text": mask.mask(part)} if isinstance(part, str) else {"type": "image"}
+        for part in message.parts
+    ]
+
+
+def num_image_tokens(grid: tuple[int, int, int], merge_size: int) -> int:
+    """Tokens of an image in a prompt: its patches after spatial merging."""
+    t, h, w = grid
+    return t * h * w // merge_size**2
+
+
+def rotary_positions(num_tokens: int, spans: Sequence[ImageSpan], merge_size: int) -> tuple[Positions, int]:
+    """Multimodal rotary positions of Qwen-VL for still images (t = 1).
+
+    Text counts up on all three axes together. An image's tokens take (start, start + row, start + column), and what
+    follows continues at start + max(rows, columns). Source: Qwen2-VL, arXiv 2409.12191, section 2.1.
+
+    Returns:
+        Positions [3, num_tokens] and the position after the last one.
+    """
+    positions = np.empty((3, num_tokens), dtype=np.int64)
+    token = position = 0
+    for span in spans:
+        text = span.start - token
+        positions[:, token : span.start] = np.arange(position, position + text)
+        position += text
+        rows, columns = (side // merge_size for side in span.image.grid[1:])
+        positions[0, span.start : span.end] = position
+        positions[1, span.start : span.end] = position + np.repeat(np.arange(rows), columns)
+        positions[2, span.start : span.end] = position + np.tile(np.arange(columns), rows)
+        position += max(rows, columns)
+        token = span.end
+    positions[:, token:] = np.arange(position, position + num_tokens - token)
+    return positions, position + num_tokens - token
+
+
+def with_common_cut(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts of one request, each with one more cut where they begin to differ, if that saves enough."""
+    if len(prompts) < 2:
+        return tuple(prompts)
+    common = common_tokens(prompts)
+    return tuple(_with_cut(prompt, common) for prompt in prompts)
+
+
+def common_tokens(prompts: Sequence[Prompt]) -> int:
+    """How many leading tokens, and images, all the prompts share."""
+    first = prompts[0]
+    common = min(len(prompt) for prompt in prompts)
+    for prompt in prompts[1:]:
+        differs = np.flatnonzero(np.not_equal(first.tokens[:common], prompt.tokens[:common]))
+        common = int(differs[0]) if len(differs) else common
+        for mine, theirs in zip(first.images, prompt.images, strict=False):
+            if mine != theirs:
+                common = min(common, mine.start, theirs.start)
+    return common
+
+
+def _with_cut(prompt: Prompt, cut: int) -> Prompt:
+    inside_image = any(span.start < cut < span.end for span in prompt.images)
+    kept = [earlier for earlier in prompt.cuts if earlier <= cut]
+    previous = kept[-1] if kept else 0
+    if inside_image or cut >= len(prompt) or cut - previous < MIN_SEGMENT_TOKENS:
+        return prompt
+    return Prompt(prompt.tokens, prompt.positions, prompt.next_position, prompt.images, (*kept, cut))
+
+
+def segment_keys(prompt: Prompt, tenant: str, fingerprint: str) -> tuple[bytes, ...]:
+    """A key for the segment that ends at each cut: a digest of everything before it, images by their ids.
+
+    Prompts have equal keys exactly when their tokens, images, tenant and vision fingerprint are equal up to the cut.
+    """
+    digest = hashlib.blake2b(f"{tenant}\0{fingerprint}\0".encode(), digest_size=16)
+    tokens = np.asarray(prompt.tokens, dtype=np.int64)
+    keys: list[bytes] = []
+    start = 0
+    for cut in prompt.cuts:
+        digest.update(tokens[start:cut].tobytes())
+        for span in prompt.images:
+            if start <= span.start < cut:
+                digest.update(f"\0{span.image.image_id}\0{span.start}\0{span.image.grid}\0".encode())
+        keys.append(digest.digest())
+        start = cut
+    return tuple(keys)

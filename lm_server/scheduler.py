@@ -1,0 +1,358 @@
+"""What the model computes next. Pure: it decides, the runner runs.
+
+A step is a list of runs, each some contiguous rows of one block with the blocks it may look back at. One rule covers
+prefill and decode alike: a sequence has tokens that are known and tokens that are computed, and a step narrows the gap.
+Decoding rows come first, so that a long prefill, cut to the row limit, never stalls a stream.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from lm_server.prompt import ImageSpan, Positions
+from lm_server.segments import Block, KvLedger, Segment
+from lm_server.sequence import Sequence, State
+
+
+class Logits(Enum):
+    """Which rows of a run the next-token logits are wanted of."""
+
+    NONE = "none"
+    LAST = "last"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Contiguous rows of one block.
+
+    Attributes:
+        sequence: On whose behalf; its embeddings are used.
+        block: Where the keys and values go.
+        ancestors: Blocks that every row looks back at whole, outermost first.
+        start: The first row's place in the block.
+        tokens: [R] token ids.
+        positions: [3, R] rotary positions.
+        first_token: The first row's place in the sequence's prompt; images are found by it.
+        images: Images with tokens among these rows.
+        logits: Rows whose logits are wanted.
+        choice: The tokens being scored, where the run is a choice's.
+    """
+
+    sequence: Sequence
+    block: Block
+    ancestors: tuple[Block, ...]
+    start: int
+    tokens: tuple[int, ...]
+    positions: Positions
+    first_token: int
+    images: tuple[ImageSpan, ...] = ()
+    logits: Logits = Logits.NONE
+    choice: tuple[int, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the step that this run takes."""
+        return len(self.tokens)
+
+    @property
+    def end(self) -> int:
+        """The block's computed tokens once the run is done."""
+        return self.start + len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step.
+
+    Attributes:
+        runs: What to compute.
+        freed: Blocks whose memory can go before the step.
+        lacking_images: Sequences that cannot start without embeddings they were not given; named once.
+    """
+
+    runs: tuple[Run, ...]
+    freed: tuple[int, ...]
+    lacking_images: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """The bounds of a step and of the running batch.
+
+    Attributes:
+        max_rows: Rows in one step, decoding and prefilling together.
+        max_running: Sequences in the batch.
+        growth_tokens: A generating sequence's tail is reserved this many tokens ahead.
+    """
+
+    max_rows: int = 512
+    max_running: int = 256
+    growth_tokens: int = 64
+
+
+class Scheduler:
+    """Decides which sequences run and which of their rows make up each step."""
+
+    def __init__(self, ledger: KvLedger, limits: SchedulerLimits) -> None:
+        self.ledger = ledger
+        self.limits = limits
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.num_preempted = 0
+        self._branch_blocks: list[Block] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing could be planned: no sequence runs, and those that wait, wait for embeddings."""
+        return not self.running and all(sequence.asked_images for sequence in self.waiting)
+
+    def tokens_needed(self, sequence: Sequence) -> int:
+        """The key/value room that a sequence takes at its longest, in tokens."""
+        longest_branch = max((len(branch) - 1 for branch in sequence.branches), default=0)
+        return len(sequence.prompt) + sequence.max_tokens + longest_branch
+
+    def add(self, sequence: Sequence) -> None:
+        """Puts a sequence behind those that wait. Its `tokens_needed` must be within the ledger's budget."""
+        self.waiting.append(sequence)
+
+    def supply(self, sequence: Sequence) -> None:
+        """Tells that a sequence has been given its embeddings."""
+        sequence.asked_images = False
+
+    def finish(self, sequence: Sequence) -> None:
+        """Takes a sequence out, wherever it stands, and gives its room back; its segments stay for others."""
+        if sequence.state is State.RUNNING:
+            self.running.remove(sequence)
+            self._release(sequence)
+        elif sequence.state is State.WAITING:
+            self.waiting.remove(sequence)
+        sequence.state = State.FINISHED
+
+    def schedule(self) -> Plan:
+        """The next step. Nothing counts as computed until `commit`."""
+        lacking = self._admit()
+        runs = self._plan_runs()
+        while not runs and len(self.running) > 1:
+            # Room ran out for all of them at once: the oldest can always go on alone.
+            self._preempt(self.running[-1])
+            runs = self._plan_runs()
+        return Plan(tuple(runs), self.ledger.take_freed(), tuple(lacking))
+
+    def commit(self, plan: Plan) -> None:
+        """Counts a step's rows as computed."""
+        for run in plan.runs:
+            run.block.num_computed = run.end
+            if run.choice:
+                run.sequence.num_scored += 1
+        self._release_branches()
+
+    def abandon(self) -> None:
+        """Forgets a step that failed: nothing of it counts."""
+        self._release_branches()
+
+    def _release_branches(self) -> None:
+        for block in self._branch_blocks:
+            self.ledger.release_block(block)
+        self._branch_blocks.clear()
+
+    # Admission
+
+    def _admit(self) -> list[Sequence]:
+        """Moves sequences from waiting to running while there is room; returns those that newly lack embeddings."""
+        lacking: list[Sequence] = []
+        passed_over: list[Sequence] = []
+        while self.waiting and len(self.running) < self.limits.max_running:
+            sequence = self.waiting.popleft()
+            if self._lacks_images(sequence):
+                if not sequence.asked_images:
+                    sequence.asked_images = True
+                    lacking.append(sequence)
+                passed_over.append(sequence)
+            elif not self._start(sequence):
+                self.waiting.appendleft(sequence)
+                break
+        self.waiting.extendleft(reversed(passed_over))
+        return lacking
+
+    def _lacks_images(self, sequence: Sequence) -> bool:
+        start = 0
+        for key, cut in zip(sequence.keys, sequence.prompt.cuts, strict=True):
+            segment = self.ledger.find(key)
+            if segment is None or not segment.is_complete:
+                spans = sequence.images_between(start, cut)
+                if any(span.image.image_id not in sequence.embeddings for span in spans):
+                    return True
+            start = cut
+        return False
+
+    def _start(self, sequence: Sequence) -> bool:
+        known = [self.ledger.find(key) for key in sequence.keys]
+        path = self.ledger.acquire_path(sequence.keys, sequence.prompt.cuts)
+        if path is None:
+            return False
+        ahead = min(self.limits.growth_tokens, sequence.max_tokens - len(sequence.output))
+        tail = self.ledger.acquire_block(sequence.tail_tokens + ahead)
+        if tail is None:
+            self.ledger.release_path(path)
+            return False
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = sum(segment.num_tokens for segment in known if segment is not None)
+        sequence.path, sequence.tail, sequence.state = path, tail, State.RUNNING
+        self.running.append(sequence)
+        return True
+
+    def _release(self, sequence: Sequence) -> None:
+        if sequence.tail is not None:
+            self.ledger.release_block(sequence.tail)
+        self.ledger.release_path(sequence.path)
+        sequence.path, sequence.tail = [], None
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Sends a running sequence back to the front of the queue; its tail is computed again later."""
+        self.running.remove(sequence)
+        self._release(sequence)
+        sequence.state = State.WAITING
+        self.waiting.appendleft(sequence)
+        self.num_preempted += 1
+
+    # The rows of a step
+
+    def _plan_runs(self) -> list[Run]:
+        step = _Step(self.limits.max_rows)
+        for sequence in tuple(self.running):
+            # A later one may have been preempted by now, to make room for an earlier.
+            decodes = sequence.state is State.RUNNING and _is_decoding(sequence)
+            if decodes and step.rows_left and self._ensure_tail(sequence):
+                self._add_tail(step, sequence)
+        for sequence in self.running:
+            if not _is_decoding(sequence) and step.rows_left:
+                self._add_prefill(step, sequence)
+        return step.runs
+
+    def _ensure_tail(self, sequence: Sequence) -> bool:
+        """Finds room for the next row, at the youngest's cost if need be. False: the sequence itself was preempted."""
+        while sequence.state is State.RUNNING:
+            tail = _tail(sequence)
+            if tail.capacity >= sequence.tail_tokens:
+                return True
+            if self.ledger.grow(tail, min(self.limits.growth_tokens, self._tokens_ahead(sequence))):
+                return True
+            self._preempt(self.running[-1])
+        return False
+
+    def _tokens_ahead(self, sequence: Sequence) -> int:
+        return len(sequence.prompt) - sequence.path_tokens + sequence.max_tokens - _tail(sequence).capacity
+
+    def _add_prefill(self, step: "_Step", sequence: Sequence) -> None:
+        ancestors: list[Block] = []
+        for segment in sequence.path:
+            if not step.is_done(segment.block, segment.num_tokens):
+                self._add_segment(step, sequence, segment, tuple(ancestors))
+            if not step.is_done(segment.block, segment.num_tokens):
+                return
+            ancestors.append(segment.block)
+        if not step.is_done(_tail(sequence), sequence.tail_tokens):
+            self._add_tail(step, sequence)
+        if step.is_done(_tail(sequence), sequence.tail_tokens):
+            self._add_branches(step, sequence, (*ancestors, _tail(sequence)))
+
+    def _add_segment(self, step: "_Step", sequence: Sequence, segment: Segment, ancestors: tuple[Block, ...]) -> None:
+        computed = step.computed(segment.block)
+        count = min(segment.num_tokens - computed, step.rows_left)
+        if count:
+            step.add(_prompt_run(sequence, segment.block, ancestors, segment.start, computed, count, Logits.NONE))
+
+    def _add_tail(self, step: "_Step", sequence: Sequence) -> None:
+        tail = _tail(sequence)
+        computed = step.computed(tail)
+        count = min(sequence.tail_tokens - computed, step.rows_left)
+        if not count:
+            return
+        wanted = Logits.LAST if computed + count == sequence.tail_tokens else Logits.NONE
+        ancestors = tuple(segment.block for segment in sequence.path)
+        step.add(_prompt_run(sequence, tail, ancestors, sequence.path_tokens, computed, count, wanted))
+
+    def _add_branches(self, step: "_Step", sequence: Sequence, ancestors: tuple[Block, ...]) -> None:
+        for choice in sequence.branches[sequence.num_scored :]:
+            num_rows = len(choice) - 1
+            # A step may be one branch and nothing else, however long the branch is.
+            if num_rows > step.rows_left and step.runs:
+                return
+            block = self.ledger.acquire_block(num_rows)
+            if block is None:
+                return
+            self._branch_blocks.append(block)
+            step.add(_branch_run(sequence, block, ancestors, choice))
+
+
+class _Step:
+    """A step being put together."""
+
+    def __init__(self, max_rows: int) -> None:
+        self.runs: list[Run] = []
+        self.rows_left = max_rows
+        self._ends: dict[int, int] = {}
+
+    def add(self, run: Run) -> None:
+        self.runs.append(run)
+        self.rows_left = max(self.rows_left - run.num_rows, 0)
+        self._ends[run.block.block_id] = run.end
+
+    def computed(self, block: Block) -> int:
+        """Tokens of the block that are computed once the step, as it stands, is done."""
+        return self._ends.get(block.block_id, block.num_computed)
+
+    def is_done(self, block: Block, num_tokens: int) -> bool:
+        return self.computed(block) >= num_tokens
+
+
+def _tail(sequence: Sequence) -> Block:
+    if sequence.tail is None:
+        raise RuntimeError("a running sequence has a tail")
+    return sequence.tail
+
+
+def _is_decoding(sequence: Sequence) -> bool:
+    return bool(sequence.output) and _tail(sequence).num_computed == sequence.tail_tokens - 1
+
+
+def _prompt_run(
+    sequence: Sequence,
+    block: Block,
+    ancestors: tuple[Block, ...],
+    block_start: int,
+    computed: int,
+    count: int,
+    logits: Logits,
+) -> Run:
+    first = block_start + computed
+    return Run(
+        sequence=sequence,
+        block=block,
+        ancestors=ancestors,
+        start=computed,
+        tokens=sequence.tokens_at(first, count),
+        positions=sequence.positions_at(first, count),
+        first_token=first,
+        images=sequence.images_between(first, first + count),
+        logits=logits,
+    )
+
+
+def _branch_run(sequence: Sequence, block: Block, ancestors: tuple[Block, ...], choice: tuple[int, ...]) -> Run:
+    first = sequence.prompt.next_position
+    positions = np.broadcast_to(np.arange(first, first + len(choice) - 1), (3, len(choice) - 1))
+    return Run(
+        sequence=sequence,
+        block=block,
+        ancestors=ancestors,
+        start=0,
+        tokens=choice[:-1],
+        positions=positions,
+        first_token=len(sequence.prompt),
+        logits=Logits.ALL,
+        choice=choice,
+    )

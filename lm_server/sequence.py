@@ -1,0 +1,90 @@
+"""One question on its way to an answer: what the scheduler knows of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from lm_server.prompt import ImageSpan, Positions, Prompt
+from lm_server.segments import Block, Segment
+
+# An image's embedding, opaque to everything that decides.
+Embedding = object
+
+
+class State(StrEnum):
+    """Where a sequence stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A prompt, its private tail, and what was generated.
+
+    Attributes:
+        prompt: Tokens, positions, images and cuts.
+        keys: A segment key for each of the prompt's cuts.
+        max_tokens: At most this many tokens are generated. 0 where choices are scored.
+        choices: Token ids of each choice; given, nothing is generated.
+        embeddings: By image id, for the images whose segments have to be computed.
+        output: Generated token ids.
+        path: Shared segments this sequence stands on, while running.
+        tail: Private room for the rest of the prompt and the output, while running.
+        cached_tokens: Prompt tokens that somebody else had computed or was computing at the first admission.
+        num_scored: How many of the choices with several tokens have been run.
+        asked_images: It waits for embeddings that were asked for.
+    """
+
+    prompt: Prompt
+    keys: tuple[bytes, ...]
+    max_tokens: int
+    choices: tuple[tuple[int, ...], ...] = ()
+    embeddings: Mapping[str, Embedding] = field(default_factory=dict)
+    output: list[int] = field(default_factory=list)
+    state: State = State.WAITING
+    path: list[Segment] = field(default_factory=list)
+    tail: Block | None = None
+    cached_tokens: int | None = None
+    num_scored: int = 0
+    asked_images: bool = False
+
+    @property
+    def path_tokens(self) -> int:
+        """Prompt tokens that stand in shared segments."""
+        return self.prompt.cuts[-1] if self.prompt.cuts else 0
+
+    @property
+    def tail_tokens(self) -> int:
+        """Tokens known so far behind the path."""
+        return len(self.prompt) - self.path_tokens + len(self.output)
+
+    @property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """The choices that need rows of their own: the first token of any choice is read off the prompt's last row."""
+        return tuple(choice for choice in self.choices if len(choice) > 1)
+
+    def tokens_at(self, start: int, count: int) -> tuple[int, ...]:
+        """Token ids from `start` of prompt and output together."""
+        end, length = start + count, len(self.prompt)
+        if end <= length:
+            return self.prompt.tokens[start:end]
+        output = self.output[max(start - length, 0) : end - length]
+        return (*self.prompt.tokens[start:length], *output)
+
+    def positions_at(self, start: int, count: int) -> Positions:
+        """Rotary positions [3, count] from `start` of prompt and output together."""
+        end, length = start + count, len(self.prompt)
+        known = self.prompt.positions[:, start : min(end, length)]
+        if end <= length:
+            return known
+        first = self.prompt.next_position + max(start - length, 0)
+        generated = np.arange(first, self.prompt.next_position + end - length)
+        return np.concatenate([known, np.broadcast_to(generated, (3, len(generated)))], axis=1)
+
+    def images_between(self, start: int, end: int) -> tuple[ImageSpan, ...]:
+        """The images that have tokens in a part of the prompt."""
+        return tuple(span for span in self.prompt.images if span.start < end and span.end > start)

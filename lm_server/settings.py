@@ -1,0 +1,58 @@
+"""What a language worker is told at its start."""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSettings:
+    """Everything that a language worker's flags and environment decide."""
+
+    # A checkpoint's directory.
+    model: str
+    # host:port; port 0 takes any free one.
+    listen: str
+    # The store's URL. memory:// means that entries come from the vision worker alone.
+    cache: str
+    # host:port of every vision worker.
+    vision: tuple[str, ...]
+    # float32, bfloat16, float16, or auto: as the checkpoint says.
+    dtype: str = "auto"
+    device: str = "cpu"
+    # "auto" spreads the layers over devices, through accelerate; None puts all on `device`.
+    device_map: str | None = None
+    # Where layers that fit no device are kept.
+    offload_folder: str | None = None
+    # The name that clients use; None is the directory's name.
+    model_name: str | None = None
+    # Key/value memory, for running questions and kept prefixes together.
+    kv_bytes: int = 1024 * MIB
+    # Rows of one step. A stream waits at most for one step, so this bounds its stalls.
+    max_step_rows: int = 512
+    # Questions decoding together.
+    max_running: int = 256
+    # Questions taken in and not yet answered; more are refused.
+    max_questions: int = 4096
+    max_images: int = 64
+    max_choices: int = 1000
+    # Tokens of an answer whose request names no limit.
+    default_max_tokens: int = 512
+    # Entries kept in this process.
+    local_cache_bytes: int = 256 * MIB
+    max_entry_bytes: int = 256 * MIB
+    max_request_bytes: int = 8 * MIB
+    store_timeout_s: float = 5.0
+    # For one entry from the vision worker, encoding included.
+    fetch_timeout_s: float = 120.0
+    grace_s: float = 20.0
+    # torch's threads; None leaves torch's choice.
+    threads: int | None = None
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if self.max_step_rows < self.max_running:
+            raise ValueError(
+                f"max_step_rows ({self.max_step_rows}) must be at least max_running ({self.max_running}): "
+                "every running question takes a row of each step"
+            )

@@ -1,0 +1,72 @@
+"""Tokens → text as they come, held back while it may still change or turn out to be a stop string."""
+
+from collections.abc import Sequence
+from typing import Any
+
+# What a tokenizer writes for bytes that are not yet a whole character.
+UNFINISHED = "\ufffd"
+# Some tokens decode differently behind others; this many are decoded again with each new one.
+CONTEXT_TOKENS = 6
+
+
+class TextStream:
+    """The text of one answer.
+
+    All pieces together are exactly what the tokenizer decodes from all tokens, special ones left out, cut before the
+    first stop string.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._tokens: list[int] = []
+        # Tokens before `_read` are in `text`; decoding starts at `_context`.
+        self._context = 0
+        self._read = 0
+        self._num_sent = 0
+        self.text = ""
+        self.is_stopped = False
+
+    def push(self, token: int) -> str:
+        """Takes the next token; returns what can be sent now, often nothing."""
+        self._tokens.append(token)
+        piece = self._decode_new()
+        if piece and not piece.endswith(UNFINISHED):
+            self._take(piece)
+        return self._send(len(self.text) - self._num_held())
+
+    def finish(self) -> str:
+        """Returns what was held back. The answer is over."""
+        if not self.is_stopped:
+            self._take(self._decode_new())
+        return self._send(len(self.text))
+
+    def _decode_new(self) -> str:
+        before = self._decode(self._tokens[self._context : self._read])
+        return self._decode(self._tokens[self._context :])[len(before) :]
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _take(self, piece: str) -> None:
+        self._read = len(self._tokens)
+        self._context = max(self._read - CONTEXT_TOKENS, 0)
+        searched = max(len(self.text) - max(map(len, self._stop), default=0), 0)
+        self.text += piece
+        found = [place for place in (self.text.find(stop, searched) for stop in self._stop) if place >= 0]
+        if found:
+            self.is_stopped = True
+            self.text = self.text[: min(found)]
+
+    def _num_held(self) -> int:
+        """Characters at the end that may be the beginning of a stop string."""
+        if self.is_stopped:
+            return 0
+        longest = max((len(stop) - 1 for stop in self._stop), default=0)
+        lengths = range(min(longest, len(self.text)), 0, -1)
+        return next((n for n in lengths if any(stop.startswith(self.text[-n:]) for stop in self._stop)), 0)
+
+    def _send(self, end: int) -> str:
+        piece = self.text[self._num_sent : end]
+        self._num_sent = max(self._num_sent, end)
+        return piece
