@@ -48,7 +48,9 @@ class ModelRunner:
         self._lm_head = model.lm_head
         config = self._text.config
         config._attn_implementation = NAME
-        self._device = self._text.embed_tokens.weight.device
+        weight = self._text.embed_tokens.weight
+        # Offloaded weights are on no device; their hooks move what comes in.
+        self._device = "cpu" if weight.is_meta else weight.device
         self.memory = KvMemory(config.num_hidden_layers)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         values_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim

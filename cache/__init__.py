@@ -1,0 +1,67 @@
+"""The hand-off between the halves: identity → key, entry ⇄ bytes, and the stores that keep them.
+
+`cache.tensors` is apart: it alone imports torch.
+"""
+
+from cache.address import StoreAddress, parse_address
+from cache.entry import (
+    ENTRY_FORMAT,
+    HEAD_BYTES,
+    BytesLike,
+    Entry,
+    Tensor,
+    check_model,
+    decode,
+    decode_header,
+    encode,
+)
+from cache.errors import (
+    CacheError,
+    Damage,
+    DamagedEntry,
+    EntryTooLarge,
+    InvalidIdentity,
+    InvalidStoreUrl,
+    StoreUnavailable,
+    UnsupportedStore,
+)
+from cache.header import Header, TensorHeader
+from cache.identity import DEFAULT_TENANT, check_image_id, check_tenant, entry_key, image_id, original_key
+from cache.lru import EntryCache
+from cache.opening import open_store
+from cache.store import Head, Store, StoreLimits
+
+__all__ = [
+    "DEFAULT_TENANT",
+    "ENTRY_FORMAT",
+    "HEAD_BYTES",
+    "BytesLike",
+    "CacheError",
+    "Damage",
+    "DamagedEntry",
+    "Entry",
+    "EntryCache",
+    "EntryTooLarge",
+    "Head",
+    "Header",
+    "InvalidIdentity",
+    "InvalidStoreUrl",
+    "Store",
+    "StoreAddress",
+    "StoreLimits",
+    "StoreUnavailable",
+    "Tensor",
+    "TensorHeader",
+    "UnsupportedStore",
+    "check_image_id",
+    "check_model",
+    "check_tenant",
+    "decode",
+    "decode_header",
+    "encode",
+    "entry_key",
+    "image_id",
+    "open_store",
+    "original_key",
+    "parse_address",
+]

@@ -1,0 +1,88 @@
+"""Guards a store: every operation bounded in time, and none tried while the store is failing."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from cache.breaker import Breaker
+from cache.entry import BytesLike
+from cache.errors import StoreUnavailable
+from cache.metrics import STORE_ERRORS
+from cache.store import Head, Store, StoreLimits, check_size
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class GuardedStore:
+    """A `Store` around another: adds the deadline, the breaker and the count of failures."""
+
+    def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._limits = limits
+        self._short_s = min(limits.short_timeout_s, limits.timeout_s)
+        self._breaker = Breaker(limits.breaker_failures, limits.breaker_cooldown_s, clock)
+
+    @property
+    def scheme(self) -> str:
+        """The guarded store's."""
+        return self._store.scheme
+
+    @property
+    def healthy(self) -> bool:
+        """The breaker is closed."""
+        return self._breaker.is_closed
+
+    async def get(self, key: str) -> bytes | None:
+        """The value."""
+        return await self._guarded("get", lambda: self._store.get(key), self._limits.timeout_s)
+
+    async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
+        """Keeps the value. False where the store refuses it; raises `EntryTooLarge`."""
+        check_size(value, self._limits)
+        return await self._guarded("put", lambda: self._store.put(key, value, ttl_s), self._limits.timeout_s)
+
+    async def delete(self, *keys: str) -> int:
+        """Forgets the values; how many there were."""
+        return await self._guarded("delete", lambda: self._store.delete(*keys), self._short_s)
+
+    async def head(self, key: str, num_bytes: int) -> Head | None:
+        """The value's beginning, length and time to live."""
+        return await self._guarded("head", lambda: self._store.head(key, num_bytes), self._short_s)
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailable` unless the store answers."""
+        await self._guarded("ping", self._store.ping, self._short_s)
+
+    async def close(self) -> None:
+        """Closes the guarded store."""
+        await self._store.close()
+
+    async def _guarded(self, operation: str, call: Callable[[], Awaitable[Result]], timeout_s: float) -> Result:
+        if not self._breaker.enter():
+            STORE_ERRORS.labels(operation).inc()
+            raise StoreUnavailable(operation, "left alone after failures", self._breaker.retry_after_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                result = await call()
+        except (StoreUnavailable, TimeoutError) as exc:
+            raise self._failed(operation, exc) from exc
+        except BaseException:
+            self._breaker.abandon()
+            raise
+        self._succeeded()
+        return result
+
+    def _succeeded(self) -> None:
+        if not self._breaker.is_closed:
+            logger.info("store answers again")
+        self._breaker.succeed()
+
+    def _failed(self, operation: str, exc: Exception) -> StoreUnavailable:
+        reason = exc.reason if isinstance(exc, StoreUnavailable) else "no answer in time"
+        self._breaker.fail()
+        STORE_ERRORS.labels(operation).inc()
+        logger.warning("store failed", extra={"operation": operation, "reason": reason})
+        return StoreUnavailable(operation, reason, self._breaker.retry_after_s)

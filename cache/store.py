@@ -1,0 +1,79 @@
+"""The store: what keeps entries and original bytes for every process, by key."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cache.entry import BytesLike
+from cache.errors import EntryTooLarge
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How long a store is waited for, and how much it is given."""
+
+    # The longest that a get or a put takes, everything included.
+    timeout_s: float = 5.0
+    # The longest that an operation takes that carries no value: head, delete, ping.
+    short_timeout_s: float = 2.0
+    connect_timeout_s: float = 1.0
+    max_connections: int = 16
+    # Larger values are refused before they are sent: one SET larger than a server's maxmemory evicts every key.
+    max_value_bytes: int = 256 * MIB
+    # This many failures in a row, and the store is left alone for the cool-down.
+    breaker_failures: int = 3
+    breaker_cooldown_s: float = 5.0
+    # All the values of a memory:// store together.
+    memory_bytes: int = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a value."""
+
+    prefix: bytes
+    # Length of the whole value.
+    total_bytes: int
+    # Seconds until it expires; None where it never does.
+    ttl_s: float | None
+
+
+class Store(Protocol):
+    """Values by key. Every operation is bounded in time; a miss is None, an outage raises `StoreUnavailable`."""
+
+    @property
+    def scheme(self) -> str:
+        """The address's scheme: redis, rediss, unix or memory."""
+
+    @property
+    def healthy(self) -> bool:
+        """The store is not being left alone for failing."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value."""
+
+    async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
+        """Keeps the value for `ttl_s` seconds in place of any other. False where the store refused it: full, read-only.
+
+        Raises `EntryTooLarge` before anything is sent.
+        """
+
+    async def delete(self, *keys: str) -> int:
+        """Forgets the values; how many there were."""
+
+    async def head(self, key: str, num_bytes: int) -> Head | None:
+        """The value's first `num_bytes` bytes, its length and its time to live."""
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailable` unless the store answers."""
+
+    async def close(self) -> None:
+        """Lets go of every connection. The store is not used afterwards."""
+
+
+def check_size(value: BytesLike, limits: StoreLimits) -> None:
+    """Raises `EntryTooLarge` for a value over the limit."""
+    num_bytes = memoryview(value).nbytes
+    if num_bytes > limits.max_value_bytes:
+        raise EntryTooLarge(num_bytes, limits.max_value_bytes)

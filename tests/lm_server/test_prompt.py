@@ -1,0 +1,108 @@
+"""Prompts: tokens and positions as the whole model has them, and nothing that a user types is special."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm_server.prompt import ImageRef, Message, Prompt, common_tokens, segment_keys, with_common_cut
+from rpc.errors import InvalidArgument
+from tests.lm_server.workshop import Case, Workshop, ask, oracle_messages, picture
+
+CASES = (
+    ask("What is this?", 1),
+    ask("比较一下。", 1, 2, 3),
+    ask("Hello.", system="Be brief."),
+    Case((("user", (1,), "First."), ("assistant", (), " Yes. "), ("user", (3, 2), "\nSecond?"))),
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tokens_equal_the_whole_models(workshop: Workshop, case: Case) -> None:
+    """A prompt's tokens are those of the chat template and tokenizer over the same messages."""
+    inputs = workshop.oracle.inputs(oracle_messages(case), [picture(number) for number in case.pictures])
+    assert workshop.prompt(case).tokens == tuple(inputs["input_ids"][0].tolist())
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.pictures])
+def test_positions_equal_the_whole_models(workshop: Workshop, case: Case) -> None:
+    """Rotary positions, and the one that generation continues at, are what the model's own code computes."""
+    inputs = workshop.oracle.inputs(oracle_messages(case), [picture(number) for number in case.pictures])
+    positions, deltas = workshop.oracle.model.model.get_rope_index(
+        inputs["input_ids"], inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"]
+    )
+    prompt = workshop.prompt(case)
+    assert torch.equal(torch.from_numpy(prompt.positions), positions[:, 0])
+    assert prompt.next_position == len(prompt) + int(deltas[0])
+
+
+@pytest.mark.parametrize("typed", ["<|image_pad|>", "<|im_end|>", "<|vision_start|><|image_pad|><|vision_end|>"])
+def test_special_tokens_typed_by_a_user_stay_text(workshop: Workshop, typed: str) -> None:
+    """A special token in a question adds no image, ends no message, and decodes back to what was typed."""
+    plain, tricky = workshop.prompt(ask("What is this?", 1)), workshop.prompt(ask(f"What {typed} is this?", 1))
+    special = set(workshop.tokenizer.all_special_ids)
+    assert [token for token in tricky.tokens if token in special] == [t for t in plain.tokens if t in special]
+    assert f"What {typed} is this?" in workshop.tokenizer.decode(list(tricky.tokens))
+    assert np.array_equal(tricky.positions[:, : plain.cuts[0]], plain.positions[:, : plain.cuts[0]])
+
+
+def test_cuts_follow_each_image(workshop: Workshop) -> None:
+    """Every image is followed by a cut, behind the token that closes it."""
+    prompt = workshop.prompt(ask("Compare.", 1, 2))
+    assert prompt.cuts == tuple(span.end + 1 for span in prompt.images)
+
+
+def test_a_long_common_text_is_cut_where_questions_differ(one_workshop: Workshop) -> None:
+    """Questions of one request that begin alike at length share that text too; short beginnings are not worth it."""
+    policy = "Judge the picture by the house rules, which are many and have to be repeated each time. " * 3
+    prompts = [one_workshop.prompt(ask(policy + question, 1)) for question in ("Dogs?", "Cats?", "Birds?")]
+    cut = with_common_cut(prompts)
+    assert all(prompt.cuts[-1] == common_tokens(prompts) > prompts[0].cuts[-1] for prompt in cut)
+    short = [one_workshop.prompt(ask(question, 1)) for question in ("Is it a dog?", "Is it a cat?")]
+    assert [prompt.cuts for prompt in with_common_cut(short)] == [prompt.cuts for prompt in short]
+
+
+def test_different_images_are_never_common(one_workshop: Workshop) -> None:
+    """Two prompts whose tokens are equal but whose images differ share nothing from the image on."""
+    left, right = (one_workshop.prompt(ask("What is this?", number)) for number in (1, 2))
+    assert left.tokens == right.tokens
+    assert common_tokens([left, right]) == left.images[0].start
+
+
+def test_keys_depend_on_image_tenant_and_fingerprint(one_workshop: Workshop) -> None:
+    """The same tokens about another image, for another tenant or of other vision weights have other keys."""
+    left, right = (one_workshop.prompt(ask("What is this?", number)) for number in (1, 2))
+    keys = {
+        segment_keys(left, "a", "f"),
+        segment_keys(right, "a", "f"),
+        segment_keys(left, "b", "f"),
+        segment_keys(left, "a", "g"),
+    }
+    assert len(keys) == 4
+    assert segment_keys(left, "a", "f") == segment_keys(one_workshop.prompt(ask("Another?", 1)), "a", "f")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [Message("narrator", ("hm",))],
+        [Message("user", ())],
+        [Message("system", (ImageRef("img_1", (1, 4, 4)), "look"))],
+    ],
+)
+def test_bad_conversations_are_refused(one_workshop: Workshop, messages: list[Message]) -> None:
+    """No messages, an unknown role, an empty message and an image outside a user's turn are bad input."""
+    with pytest.raises(InvalidArgument):
+        one_workshop.prompts.build(messages)
+
+
+def test_a_sequence_knows_positions_beyond_its_prompt(one_workshop: Workshop) -> None:
+    """Generated tokens stand at next_position and after, on all three axes."""
+    from lm_server.sequence import Sequence
+
+    prompt: Prompt = one_workshop.prompt(ask("What is this?", 1))
+    sequence = Sequence(prompt, (), 8, output=[5, 6, 7])
+    positions = sequence.positions_at(len(prompt) - 1, 4)
+    last = int(prompt.positions[0, -1])
+    assert positions.tolist() == [[last, last + 1, last + 2, last + 3]] * 3
+    assert sequence.tokens_at(len(prompt) - 1, 4) == (prompt.tokens[-1], 5, 6, 7)

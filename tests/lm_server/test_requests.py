@@ -1,0 +1,80 @@
+"""The gate for what clients send: every bound by name."""
+
+import math
+
+import pytest
+
+from lm_server.requests import RequestLimits, read_answer, read_generate, read_sampling, read_score
+from protos import language_pb2
+from rpc.errors import InvalidArgument
+
+LIMITS = RequestLimits(max_images=2, max_choices=3, max_questions=2)
+
+
+def answer(**fields: object) -> language_pb2.AnswerRequest:
+    """An answer request with one good question unless told otherwise."""
+    return language_pb2.AnswerRequest(**{"questions": [language_pb2.Question(text="q")], **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", math.nan),
+        ("temperature", -1.0),
+        ("temperature", math.inf),
+        ("top_p", 1.5),
+        ("top_p", math.nan),
+        ("presence_penalty", 3.0),
+        ("frequency_penalty", -3.0),
+        ("repetition_penalty", 0.0),
+    ],
+)
+def test_sampling_out_of_bounds_is_named(field: str, value: float) -> None:
+    """Each sampling parameter out of bounds is refused by its name."""
+    with pytest.raises(InvalidArgument, match=field):
+        read_sampling(language_pb2.Sampling(**{field: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "word"),
+    [
+        (answer(questions=[]), "questions"),
+        (answer(questions=[language_pb2.Question(text="q")] * 3), "questions"),
+        (answer(image_ids=["a", "b", "c"]), "images"),
+        (answer(sampling=language_pb2.Sampling(max_tokens=0)), "max_tokens"),
+        (answer(sampling=language_pb2.Sampling(stop=[""])), "stop"),
+        (answer(sampling=language_pb2.Sampling(stop=["s"] * 17)), "stop"),
+        (answer(questions=[language_pb2.Question(text="q", choices=list("abcd"))]), "choices"),
+        (answer(questions=[language_pb2.Question(text="q", choices=["a", "a"])]), "choices"),
+        (answer(questions=[language_pb2.Question(text="q", choices=["a", ""])]), "choices"),
+        (answer(questions=[language_pb2.Question(text="q", max_tokens=0)]), "max_tokens"),
+    ],
+)
+def test_bad_answer_requests_are_named(request_: language_pb2.AnswerRequest, word: str) -> None:
+    """Each fault of an Answer request is refused by the field's name."""
+    with pytest.raises(InvalidArgument, match=word):
+        read_answer(request_, LIMITS)
+
+
+def test_a_question_overrides_the_requests_max_tokens() -> None:
+    """max_tokens of a question goes before that of the request."""
+    request = answer(
+        questions=[language_pb2.Question(text="q", max_tokens=3), language_pb2.Question(text="q")],
+        sampling=language_pb2.Sampling(max_tokens=9),
+    )
+    assert [ask.max_tokens for ask in read_answer(request, LIMITS)] == [3, 9]
+
+
+def test_a_part_without_content_is_refused() -> None:
+    """A content part that holds neither text nor image is bad input, in Generate and in Score."""
+    empty = [language_pb2.Message(role="user", content=[language_pb2.ContentPart()])]
+    with pytest.raises(InvalidArgument, match="content part"):
+        read_generate(language_pb2.GenerateRequest(messages=empty), LIMITS)
+    with pytest.raises(InvalidArgument, match="content part"):
+        read_score(language_pb2.ScoreRequest(messages=empty, choices=["a"]), LIMITS)
+
+
+def test_scoring_needs_choices() -> None:
+    """Score without choices is bad input."""
+    with pytest.raises(InvalidArgument, match="choices"):
+        read_score(language_pb2.ScoreRequest(), LIMITS)

@@ -1,0 +1,162 @@
+"""The scheduler and its ledger, without a model: what runs, in what order, and who makes room for whom."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_server.prompt import ImageRef, ImageSpan, Prompt, segment_keys
+from lm_server.scheduler import Logits, Plan, Scheduler, SchedulerLimits
+from lm_server.segments import KvLedger
+from lm_server.sequence import Sequence, State
+
+
+def prompt(length: int, *cuts: int, image: str | None = None) -> Prompt:
+    """A prompt of `length` tokens; with an image, it fills the part before the first cut."""
+    spans = (ImageSpan(ImageRef(image, (1, 2, 2 * cuts[0])), 0, cuts[0]),) if image else ()
+    return Prompt(tuple(range(length)), np.zeros((3, length), dtype=np.int64), length, spans, tuple(cuts))
+
+
+def sequence(made: Prompt, max_tokens: int = 4, **options: object) -> Sequence:
+    """A sequence over a prompt, with the embeddings it needs."""
+    embeddings = {span.image.image_id: object() for span in made.images}
+    return Sequence(made, segment_keys(made, "t", "f"), max_tokens, **{"embeddings": embeddings, **options})  # type: ignore[arg-type]
+
+
+def scheduler(budget: int = 1000, **limits: int) -> Scheduler:
+    """A scheduler with small limits."""
+    return Scheduler(
+        KvLedger(budget), SchedulerLimits(**{"max_rows": 16, "max_running": 8, "growth_tokens": 2, **limits})
+    )
+
+
+def step(made: Scheduler) -> Plan:
+    """One step with a model that always says 1, ending sequences at their max_tokens."""
+    plan = made.schedule()
+    made.commit(plan)
+    for run in plan.runs:
+        if run.logits is Logits.LAST and not run.sequence.choices:
+            run.sequence.output.append(1)
+            if len(run.sequence.output) == run.sequence.max_tokens:
+                made.finish(run.sequence)
+    return plan
+
+
+def test_a_shared_segment_is_planned_once() -> None:
+    """Three sequences with one prefix make one run for it and one for each tail, in the same step."""
+    made = scheduler()
+    for length in (10, 11, 12):
+        made.add(sequence(prompt(length, 8)))
+    rows = [run.num_rows for run in step(made).runs]
+    assert rows == [8, 2, 3, 3]
+
+
+def test_a_prefix_longer_than_a_step_is_cut() -> None:
+    """A prefix over the row limit takes several steps, and no tail runs before it is whole."""
+    made = scheduler()
+    made.add(sequence(prompt(42, 40)))
+    assert [[run.num_rows for run in step(made).runs] for _ in range(3)] == [[16], [16], [8, 2]]
+
+
+def test_a_long_prefill_never_stalls_a_stream() -> None:
+    """While a long prompt is computed in pieces, a generating sequence gets its row in every step."""
+    made = scheduler()
+    stream = sequence(prompt(3), max_tokens=50)
+    made.add(stream)
+    step(made)
+    made.add(sequence(prompt(80)))
+    for expected in range(2, 7):
+        step(made)
+        assert len(stream.output) == expected
+
+
+def test_images_are_asked_for_once_and_do_not_block_others() -> None:
+    """A sequence without its embeddings is named once and waits, while the one behind it runs."""
+    made = scheduler()
+    lacking = sequence(prompt(10, 8, image="a"), embeddings={})
+    other = sequence(prompt(3))
+    made.add(lacking)
+    made.add(other)
+    plan = step(made)
+    assert plan.lacking_images == (lacking,)
+    assert [run.sequence for run in plan.runs] == [other]
+    assert step(made).lacking_images == ()
+    lacking.embeddings = {"a": object()}
+    made.supply(lacking)
+    assert any(run.sequence is lacking for run in step(made).runs)
+
+
+def test_a_resident_prefix_needs_no_embedding() -> None:
+    """Once an image's segment is complete, questions about it run without its embedding."""
+    made = scheduler()
+    made.add(sequence(prompt(10, 8, image="a"), max_tokens=1))
+    step(made)
+    later = sequence(prompt(12, 8, image="a"), embeddings={})
+    made.add(later)
+    plan = step(made)
+    assert plan.lacking_images == ()
+    assert [run.num_rows for run in plan.runs] == [4]
+    assert later.cached_tokens == 8
+
+
+def test_the_least_recently_used_segment_goes_first() -> None:
+    """When room is wanted, the segment that was released longest ago is evicted, and used ones never are."""
+    made = scheduler(budget=40)
+    prompts = [prompt(10, 8, image=name) for name in "abc"]
+    for one in prompts:
+        made.add(sequence(one, max_tokens=1))
+        step(made)
+    made.add(sequence(prompts[0], max_tokens=1))
+    step(made)
+    made.add(sequence(prompt(20), max_tokens=1))
+    step(made)
+    kept = [made.ledger.find(segment_keys(one, "t", "f")[0]) is not None for one in prompts]
+    assert kept == [True, False, False] or kept == [True, False, True]
+
+
+def test_the_youngest_makes_room_for_the_oldest() -> None:
+    """When all tails want more than there is, the last admitted goes back to the queue and ends later, whole."""
+    made = scheduler(budget=30)
+    old, young = sequence(prompt(8), max_tokens=16), sequence(prompt(8), max_tokens=10)
+    made.add(old)
+    made.add(young)
+    while old.state is not State.FINISHED:
+        step(made)
+    assert made.num_preempted > 0
+    while young.state is not State.FINISHED:
+        step(made)
+    assert len(young.output) == 10
+
+
+def test_choices_run_beside_each_other_behind_their_question() -> None:
+    """Choices of several tokens are runs of their own below the question's tail; single tokens need none."""
+    made = scheduler()
+    made.add(sequence(prompt(6), max_tokens=0, choices=((1,), (2, 3), (4, 5, 6))))
+    plan = step(made)
+    assert [(run.num_rows, run.logits) for run in plan.runs] == [(6, Logits.LAST), (1, Logits.ALL), (2, Logits.ALL)]
+    assert made.running[0].num_scored == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 30), st.integers(0, 3), st.integers(1, 12)), min_size=1, max_size=12),
+    st.integers(50, 120),
+    st.integers(8, 20),
+)
+def test_every_sequence_ends_and_all_room_returns(
+    shapes: list[tuple[int, int, int]], budget: int, max_rows: int
+) -> None:
+    """Whatever the mix and however tight the memory, all end with their full output and no room is lost."""
+    made = scheduler(budget=budget, max_rows=max_rows, max_running=8)
+    sequences = []
+    for tail, image, max_tokens in shapes:
+        whole = prompt(tail + 8, 8, image=str(image)) if image else prompt(tail)
+        sequences.append(sequence(whole, max_tokens))
+        made.add(sequences[-1])
+    for _ in range(5000):
+        if made.is_idle:
+            break
+        plan = step(made)
+        assert sum(run.num_rows for run in plan.runs) <= max_rows
+        assert made.ledger.used_tokens <= budget
+    assert [len(one.output) for one in sequences] == [max_tokens for _, _, max_tokens in shapes]
+    assert made.ledger.used_tokens == 8 * len({made.ledger.find(k) for s in sequences for k in s.keys} - {None})
