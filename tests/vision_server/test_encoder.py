@@ -1,0 +1,74 @@
+"""The split's embeddings against the whole model's."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from cache import check_model
+from cache.tensors import to_torch
+from checkpoint import load_vision
+from tests.families import FAMILIES, oracle
+from tests.vision_server.conftest import MakeCheckpoint
+from tests.vision_server.pictures import file_of, picture, png
+from tests.vision_server.worker import counted, running
+from vision_server.encoder import VisionTower
+from vision_server.preprocess import ImagePreprocessor
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_embeddings_equal_the_whole_models(family: str, checkpoint: MakeCheckpoint) -> None:
+    """An entry fetched over gRPC is bitwise what the whole model computes, DeepStack layers included."""
+    model_dir = checkpoint(family)
+    whole = oracle.load(model_dir)
+    files = [png(1, 130, 90), file_of(picture(45, 70, 2), "JPEG"), png(3, 8, 8)]
+    async with running(model_dir) as worker:
+        for data in files:
+            pixels = whole.image_processor(images=[Image.open(io.BytesIO(data)).convert("RGB")], return_tensors="pt")
+            with torch.no_grad():
+                expected = whole.model.model.get_image_features(
+                    pixels["pixel_values"], pixels["image_grid_thw"], return_dict=True
+                )
+            image = await worker.encode(data)
+            entry = await worker.entry(image.image_id)
+            layers = [layer[0] for layer in getattr(expected, "deepstack_features", None) or []]
+            assert entry.grid == tuple(pixels["image_grid_thw"][0].tolist())
+            assert image.image_tokens == entry.num_tokens == expected.pooler_output[0].shape[0]
+            assert len(entry.tensors) == 1 + len(layers)
+            for tensor, whole_tensor in zip(entry.tensors, [expected.pooler_output[0], *layers], strict=True):
+                assert torch.equal(to_torch(tensor), whole_tensor)
+            description = worker.worker.loaded.description
+            check_model(
+                entry,
+                hidden_size=description.hidden_size,
+                num_deepstack=description.num_deepstack,
+                merge_size=description.spatial_merge_size,
+            )
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_images_encoded_together_keep_their_own_embeddings(family: str, checkpoint: MakeCheckpoint) -> None:
+    """Images of different sizes in one forward have the embeddings that each has alone, in order."""
+    tower = VisionTower(load_vision(checkpoint(family)))
+    preprocessor = ImagePreprocessor(checkpoint(family))
+    images = [preprocessor.prepare(picture(40 * size, 50, size)) for size in (1, 3, 2)]
+    together = tower.encode(images)
+    for image, embedding in zip(images, together, strict=True):
+        alone = tower.encode([image])[0]
+        torch.testing.assert_close(embedding.merged, alone.merged, atol=1e-5, rtol=1e-5)
+        assert len(embedding.deepstack) == len(alone.deepstack)
+        for layer, alone_layer in zip(embedding.deepstack, alone.deepstack, strict=True):
+            torch.testing.assert_close(layer, alone_layer, atol=1e-5, rtol=1e-5)
+
+
+async def test_the_store_holds_the_towers_dtype(checkpoint: MakeCheckpoint) -> None:
+    """With dtype bfloat16 the entry is bfloat16, and the fingerprint another one."""
+    model_dir = checkpoint("qwen2_vl")
+    async with running(model_dir) as single, running(model_dir, dtype="bfloat16") as half:
+        before = counted("lookonce_images_encoded_total")
+        image = await half.encode(png())
+        entry = await half.entry(image.image_id)
+        assert {tensor.dtype for tensor in entry.tensors} == {"bfloat16"}
+        assert single.fingerprint != half.fingerprint
+        assert counted("lookonce_images_encoded_total") == before + 1

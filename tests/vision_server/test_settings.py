@@ -1,0 +1,24 @@
+"""A vision worker's settings."""
+
+from dataclasses import replace
+
+import pytest
+
+from vision_server.settings import VisionSettings
+
+SETTINGS = VisionSettings(model="model", listen="127.0.0.1:0", cache="memory://")
+
+
+@pytest.mark.parametrize("name", ["max_image_bytes", "max_image_tokens", "entry_ttl_s", "threads", "store_timeout_s"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: float) -> None:
+    """Zero, negative and NaN limits stop the process and name themselves."""
+    with pytest.raises(ValueError, match=name):
+        replace(SETTINGS, **{name: value})
+
+
+def test_batches_are_for_accelerators() -> None:
+    """Images are encoded one by one on the CPU and together elsewhere, unless told otherwise."""
+    assert SETTINGS.batch_images == 1
+    assert replace(SETTINGS, device="cuda").batch_images == 8
+    assert replace(SETTINGS, max_batch_images=3).batch_images == 3

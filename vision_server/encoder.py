@@ -1,0 +1,44 @@
+"""Patches → embeddings: the tower itself, called by one thread only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from checkpoint import LoadedVision
+from vision_server.preprocess import PreparedImage
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The tower's output for one image, on the CPU, in the tower's dtype."""
+
+    # Merged patch embeddings, [tokens, hidden].
+    merged: torch.Tensor
+    # One [tokens, hidden] for each tapped layer.
+    deepstack: tuple[torch.Tensor, ...]
+
+
+class VisionTower:
+    """A loaded vision half. Not safe to call from two threads at once."""
+
+    def __init__(self, loaded: LoadedVision) -> None:
+        self._model = loaded.model
+        self._dtype = loaded.dtype
+        self._merge_size = loaded.description.spatial_merge_size
+        self._device = next(loaded.model.parameters()).device
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[PreparedImage]) -> list[Embedding]:
+        """The embeddings of the images, in order, from one forward."""
+        patches = torch.cat([image.patches for image in images]).to(self._device, self._dtype)
+        grids = torch.tensor([image.grid for image in images], dtype=torch.int64, device=self._device)
+        output = self._model(patches, grid_thw=grids, return_dict=True)
+        counts = [t * h * w // self._merge_size**2 for t, h, w in (image.grid for image in images)]
+        layers = getattr(output, "deepstack_features", None) or []
+        merged, *deepstack = (_split(tensor, counts) for tensor in (output.pooler_output, *layers))
+        return [Embedding(one, tuple(layer[place] for layer in deepstack)) for place, one in enumerate(merged)]
+
+
+def _split(tensor: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, ...]:
+    return torch.split(tensor.to("cpu"), counts)

@@ -1,0 +1,223 @@
+"""What can be done with images: upload, ask again, fetch, describe, delete."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+
+from cache import DamagedEntry, Header, decode_header, entry_key, image_id, original_key
+from rpc.errors import NotFound, Unavailable
+from vision_server.decode import DECODE_VERSION
+from vision_server.flights import Flights
+from vision_server.library import Library
+from vision_server.metrics import HITS, QUERIES
+from vision_server.pipeline import EncodingPipeline, EntryForm
+
+# A fetch that keeps meeting callers who only looked at the header gives up after this many.
+_FETCH_TRIES = 4
+_NOT_FOUND = "no such image: upload it first"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTimes:
+    """How long entries and original bytes are kept, in seconds."""
+
+    entry_ttl_s: float
+    original_ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """What is known of an image. `expires_at`: Unix seconds until which its id can be used."""
+
+    image_id: str
+    width: int
+    height: int
+    image_bytes: int
+    num_tokens: int
+    grid: tuple[int, int, int]
+    created: int
+    expires_at: int
+    entry_bytes: int
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry. `data`: its bytes, where they were read or made; `encoded`: it was made just now."""
+
+    header: Header
+    entry_bytes: int
+    data: bytes | None
+    encoded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an image of a tenant is kept."""
+
+    image_id: str
+    entry: str
+    original: str
+
+
+class Images:
+    """The images of all tenants. Ids and tenants are checked: `cache.InvalidIdentity` is raised for malformed ones."""
+
+    def __init__(self, library: Library, pipeline: EncodingPipeline, form: EntryForm, times: ImageTimes) -> None:
+        self._library = library
+        self._pipeline = pipeline
+        self._form = form
+        self._times = times
+        self._flights: Flights[Found] = Flights()
+
+    async def upload(self, tenant: str, image: bytes) -> ImageRecord:
+        """Makes sure that an uploaded image's embedding is kept. Raises as `EncodingPipeline.entry` does."""
+        made = await asyncio.to_thread(image_id, image, {"decode": DECODE_VERSION})
+        place = self._place(tenant, made)
+
+        async def work() -> Found:
+            found = await self._find(place)
+            if found is None:
+                return await self._encode(place, image, is_new=True)
+            await self._renew(place, image)
+            return found
+
+        try:
+            found, started = await self._flights.join(place.entry, work)
+        except (NotFound, Unavailable):
+            # The flight belonged to somebody who had only the id.
+            found, started = await self._flights.join(place.entry, work)
+        return await self._record(place, found, cached=_count(found, started))
+
+    async def ensure(self, tenant: str, image_id: str) -> ImageRecord:
+        """Makes sure that a known image's embedding is kept. Raises `NotFound`, and as `upload` does."""
+        place = self._place(tenant, image_id)
+
+        async def work() -> Found:
+            return await self._find(place) or await self._encode_again(place)
+
+        found, started = await self._flights.join(place.entry, work)
+        return await self._record(place, found, cached=_count(found, started))
+
+    async def fetch(self, tenant: str, image_id: str) -> Found:
+        """A known image's entry, whole and checked, with its `data`. Raises as `ensure` does."""
+        place = self._place(tenant, image_id)
+
+        async def work() -> Found:
+            return await self._read(place) or await self._encode_again(place)
+
+        for _ in range(_FETCH_TRIES):
+            found, started = await self._flights.join(place.entry, work)
+            if found.data is not None:
+                return replace(found, encoded=found.encoded and started)
+        raise Unavailable("the image is being asked for too often", retry_after_s=1.0)
+
+    async def describe(self, tenant: str, image_id: str) -> ImageRecord:
+        """What is known of an image; nothing is encoded. Raises `NotFound`, `Unavailable`."""
+        place = self._place(tenant, image_id)
+        found = await self._find(place)
+        if found is not None:
+            return await self._record(place, found, cached=True)
+        image = await self._original(place)
+        prepared = await self._pipeline.measure(image)
+        t, h, w = prepared.grid
+        expires_at = await self._expires_at(place)
+        return ImageRecord(
+            image_id=place.image_id,
+            width=prepared.width,
+            height=prepared.height,
+            image_bytes=len(image),
+            num_tokens=t * h * w // self._form.merge_size**2,
+            grid=prepared.grid,
+            created=int(expires_at - self._times.original_ttl_s),
+            expires_at=expires_at,
+            entry_bytes=0,
+            cached=False,
+        )
+
+    async def delete(self, tenant: str, image_id: str) -> bool:
+        """Forgets an image's entry and original bytes; whether there was anything. Raises `Unavailable`.
+
+        What is being encoded is waited for, so that it is not there again afterwards.
+        """
+        place = self._place(tenant, image_id)
+        await self._flights.settled(place.entry)
+        return await self._library.forget(place.entry, place.original)
+
+    async def close(self) -> None:
+        """Ends all work in progress, and the threads that did it."""
+        await self._flights.close()
+        await asyncio.to_thread(self._pipeline.close)
+
+    def _place(self, tenant: str, image_id: str) -> _Place:
+        return _Place(image_id, entry_key(image_id, self._form.fingerprint, tenant), original_key(image_id, tenant))
+
+    async def _find(self, place: _Place) -> Found | None:
+        found = await self._library.find(place.entry)
+        return None if found is None else Found(found[0], found[1], data=None, encoded=False)
+
+    async def _read(self, place: _Place) -> Found | None:
+        data = await self._library.read(place.entry)
+        if data is None:
+            return None
+        try:
+            header = await asyncio.to_thread(self._library.check, place.entry, data)
+        except DamagedEntry as exc:
+            await self._library.discard(place.entry, exc)
+            return None
+        return Found(header, len(data), data, encoded=False)
+
+    async def _encode_again(self, place: _Place) -> Found:
+        return await self._encode(place, await self._original(place), is_new=False)
+
+    async def _original(self, place: _Place) -> bytes:
+        image = await self._library.original(place.original)
+        if image is None:
+            raise NotFound(_NOT_FOUND)
+        return image
+
+    async def _encode(self, place: _Place, image: bytes, *, is_new: bool) -> Found:
+        data = await self._pipeline.entry(place.entry, image)
+        keeping: list[Awaitable[None]] = [self._library.keep(place.entry, data, self._times.entry_ttl_s)]
+        if is_new:
+            keeping.append(self._library.keep(place.original, image, self._times.original_ttl_s))
+        await asyncio.gather(*keeping)
+        header = decode_header(data, len(data), expected_key=place.entry, expected_fingerprint=self._form.fingerprint)
+        return Found(header, len(data), data, encoded=True)
+
+    async def _renew(self, place: _Place, image: bytes) -> None:
+        """Keeps the original bytes once more when they are gone or half of their time is over."""
+        left_s = await self._library.ttl_s(place.original)
+        if left_s is None or left_s < self._times.original_ttl_s / 2:
+            await self._library.keep(place.original, image, self._times.original_ttl_s)
+
+    async def _record(self, place: _Place, found: Found, *, cached: bool) -> ImageRecord:
+        header = found.header
+        return ImageRecord(
+            image_id=place.image_id,
+            width=header.width,
+            height=header.height,
+            image_bytes=header.image_bytes,
+            num_tokens=header.num_tokens,
+            grid=header.grid,
+            created=header.created,
+            expires_at=await self._expires_at(place),
+            entry_bytes=found.entry_bytes,
+            cached=cached,
+        )
+
+    async def _expires_at(self, place: _Place) -> int:
+        """When the original bytes go, or the entry where only that is left; now where the store does not tell."""
+        left_s = await self._library.ttl_s(place.original)
+        if left_s is None:
+            left_s = await self._library.ttl_s(place.entry)
+        return int(time.time() + (left_s or 0))
+
+
+def _count(found: Found, started: bool) -> bool:
+    """Counts one query; whether it was a hit: the embedding was there, or being made for somebody else."""
+    hit = not (found.encoded and started)
+    QUERIES.inc()
+    HITS.inc(int(hit))
+    return hit

@@ -1,0 +1,168 @@
+"""The vision worker's process: load the half, open the store, serve until a signal."""
+
+import asyncio
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from cache import ENTRY_FORMAT, CacheError, EntryCache, StoreLimits, open_store
+from cache.header import ITEM_BYTES
+from checkpoint import CheckpointError, LoadedVision, LoadOptionError, dtype_name, fingerprint, identity, load_vision
+from protos import vision_pb2, vision_pb2_grpc
+from rpc.errors import RpcError
+from rpc.server import GrpcServer, serve_until_signal
+from telemetry import log
+from vision_server.admission import Admission
+from vision_server.decode import ImageLimits
+from vision_server.encoder import VisionTower
+from vision_server.images import Images, ImageTimes
+from vision_server.library import Library
+from vision_server.pipeline import EncodingPipeline, EntryForm
+from vision_server.preprocess import ImagePreprocessor
+from vision_server.service import VisionService
+from vision_server.settings import VisionSettings
+
+logger = logging.getLogger(__name__)
+SERVICE = vision_pb2.DESCRIPTOR.services_by_name["VisionService"].full_name
+
+
+def run(settings: VisionSettings) -> int:
+    """Serves until SIGTERM or SIGINT has drained the worker; the process's exit status.
+
+    1 where it cannot start: the log says why, naming every fault of the checkpoint.
+    """
+    log.configure("vision", settings.log_level)
+    # Pillow remarks on damaged metadata of uploaded files, which is no concern of whoever reads the log.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        worker = VisionWorker(settings)
+        asyncio.run(worker.serve())
+    except (CheckpointError, LoadOptionError, CacheError, RpcError) as exc:
+        logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message names it; a traceback would bury it
+        return 1
+    return 0
+
+
+class VisionWorker:
+    """Everything of one worker that exists before its event loop: model, preprocessor, store.
+
+    Raises `CheckpointError`, `LoadOptionError`, `cache.CacheError`.
+    """
+
+    def __init__(self, settings: VisionSettings) -> None:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.settings = settings
+        self.store = open_store(settings.cache, _store_limits(settings))
+        model_dir = Path(settings.model)
+        self.loaded = load_vision(model_dir, dtype=settings.dtype, device=settings.device)
+        self.preprocessor = ImagePreprocessor(model_dir, settings.max_image_tokens)
+        self.form = _form(self.loaded, self.preprocessor, settings)
+        self.info = _info(self)
+
+    async def serve(self) -> None:
+        """Serves until a signal. Raises `rpc.errors.Unavailable` where the address cannot be bound."""
+        images = self.open_images()
+        server = self.open_server(images)
+
+        async def ready(port: int) -> None:
+            await server.set_serving(True)
+            self._say_ready(port)
+
+        try:
+            await serve_until_signal(server, self.settings.listen, grace_s=self.settings.grace_s, ready=ready)
+        finally:
+            await images.close()
+            await self.store.close()
+
+    def open_images(self) -> Images:
+        """The worker's images, on the running event loop."""
+        settings = self.settings
+        pipeline = EncodingPipeline(
+            VisionTower(self.loaded),
+            self.preprocessor,
+            self.form,
+            ImageLimits(settings.max_image_pixels),
+            Admission(settings.max_waiting_images, settings.max_waiting_bytes),
+            settings.batch_images,
+        )
+        library = Library(self.store, EntryCache(settings.local_cache_bytes), self.form)
+        return Images(library, pipeline, self.form, ImageTimes(settings.entry_ttl_s, settings.original_ttl_s))
+
+    def open_server(self, images: Images) -> GrpcServer:
+        """The worker's server, not yet listening."""
+        server = GrpcServer((SERVICE,), max_message_bytes=self.settings.max_image_bytes)
+        service = VisionService(images, self.store, self.info)
+        vision_pb2_grpc.add_VisionServiceServicer_to_server(service, server.server)  # type: ignore[no-untyped-call]
+        return server
+
+    def _say_ready(self, port: int) -> None:
+        host = self.settings.listen.rpartition(":")[0]
+        logger.info(
+            "ready",
+            extra={
+                "address": f"{host}:{port}",
+                "model": self.info.model,
+                "fingerprint": self.info.fingerprint,
+                "tensors": self.info.tensors,
+                "bytes_read": self.info.bytes_read,
+                "store": self.store.scheme,
+            },
+        )
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """A signal while the checkpoint is still being loaded: nothing to drain."""
+    sys.exit(0)
+
+
+def _store_limits(settings: VisionSettings) -> StoreLimits:
+    return StoreLimits(
+        timeout_s=settings.store_timeout_s,
+        max_value_bytes=max(settings.max_entry_bytes, settings.max_image_bytes),
+        memory_bytes=settings.local_cache_bytes,
+    )
+
+
+def _form(loaded: LoadedVision, preprocessor: ImagePreprocessor, settings: VisionSettings) -> EntryForm:
+    dtype = dtype_name(loaded.dtype)
+    made_by = fingerprint(Path(settings.model), dtype, preprocessor.settings(), entry_format=ENTRY_FORMAT)
+    return EntryForm(
+        fingerprint=made_by,
+        hidden_size=loaded.description.hidden_size,
+        num_deepstack=loaded.description.num_deepstack,
+        merge_size=loaded.description.spatial_merge_size,
+        item_bytes=ITEM_BYTES[dtype],
+        max_bytes=settings.max_entry_bytes,
+    )
+
+
+def _info(worker: VisionWorker) -> vision_pb2.VisionInfo:
+    settings, form, report = worker.settings, worker.form, worker.loaded.report
+    known = identity(Path(settings.model))
+    return vision_pb2.VisionInfo(
+        model=settings.model_name or worker.loaded.description.name,
+        family=worker.loaded.description.family,
+        fingerprint=form.fingerprint,
+        checkpoint=vision_pb2.Checkpoint(config=known.config, vision=known.vision, language=known.language),
+        dtype=dtype_name(worker.loaded.dtype),
+        device=settings.device,
+        hidden_size=form.hidden_size,
+        num_deepstack=form.num_deepstack,
+        spatial_merge_size=form.merge_size,
+        entry_format=ENTRY_FORMAT,
+        tensors=report.tensors,
+        parameters=report.parameters,
+        bytes_read=report.bytes_read,
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        max_image_tokens=worker.preprocessor.max_tokens,
+        store=worker.store.scheme,
+    )

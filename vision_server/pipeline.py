@@ -1,0 +1,130 @@
+"""Image bytes → an entry's bytes: decode and prepare in a few threads, encode in the model's own."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cache import Entry, encode
+from cache.tensors import check_finite, from_torch
+from rpc.errors import TooLarge
+from vision_server.admission import Admission
+from vision_server.batching import Batcher
+from vision_server.decode import ImageLimits, decode
+from vision_server.encoder import Embedding, VisionTower
+from vision_server.metrics import ENCODE_SECONDS, IMAGES_ENCODED
+from vision_server.preprocess import ImagePreprocessor, PreparedImage
+
+PREPARE_THREADS = 2
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class EntryForm:
+    """What every entry of this worker has in common."""
+
+    fingerprint: str
+    hidden_size: int
+    num_deepstack: int
+    merge_size: int
+    item_bytes: int
+    max_bytes: int
+
+    def value_bytes(self, grid: tuple[int, int, int]) -> int:
+        """Bytes of an entry's tensors."""
+        t, h, w = grid
+        tokens = t * h * w // self.merge_size**2
+        return tokens * self.hidden_size * self.item_bytes * (1 + self.num_deepstack)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSizes:
+    """Sizes of an image without its pixels."""
+
+    # (t, h, w) in patches.
+    grid: tuple[int, int, int]
+    # In pixels, upright.
+    width: int
+    height: int
+
+
+class EncodingPipeline:
+    """Makes entries. At most a few images are held decoded at a time, however many wait."""
+
+    def __init__(
+        self,
+        tower: VisionTower,
+        preprocessor: ImagePreprocessor,
+        form: EntryForm,
+        limits: ImageLimits,
+        admission: Admission,
+        max_batch: int,
+    ) -> None:
+        self._tower = tower
+        self._preprocessor = preprocessor
+        self._form = form
+        self._limits = limits
+        self._admission = admission
+        self._threads = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="prepare")
+        self._batcher: Batcher[PreparedImage, Embedding] = Batcher(self._forward, max_batch)
+        self._ahead = asyncio.Semaphore(2 * max_batch + 1)
+
+    async def entry(self, key: str, image: bytes) -> bytes:
+        """The entry of one uploaded image, to be stored under `key`.
+
+        Raises `InvalidArgument` for what is no image, `TooLarge` for one whose entry is over the limit, `Overloaded`.
+        """
+        with self._admission.place(len(image)):
+            async with self._ahead:
+                prepared = await self._prepare(image)
+                embedding = await self._batcher.submit(prepared)
+                return await self._in_thread(lambda: self._pack(key, len(image), prepared, embedding))
+
+    async def measure(self, image: bytes) -> ImageSizes:
+        """The sizes that one uploaded image's entry has; nothing is encoded. Raises as `entry` does."""
+        with self._admission.place(len(image)):
+            async with self._ahead:
+                prepared = await self._prepare(image)
+        return ImageSizes(prepared.grid, prepared.width, prepared.height)
+
+    async def _prepare(self, image: bytes) -> PreparedImage:
+        prepared = await self._in_thread(lambda: self._preprocessor.prepare(decode(image, self._limits)))
+        entry_bytes = self._form.value_bytes(prepared.grid)
+        if entry_bytes > self._form.max_bytes:
+            raise TooLarge(f"the image's embedding takes {entry_bytes} bytes, over the limit of {self._form.max_bytes}")
+        return prepared
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def close(self) -> None:
+        """Ends the threads after what they are doing now."""
+        self._batcher.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _forward(self, images: Sequence[PreparedImage]) -> Sequence[Embedding]:
+        started = time.perf_counter()
+        embeddings = self._tower.encode(images)
+        seconds = time.perf_counter() - started
+        ENCODE_SECONDS.observe(seconds)
+        IMAGES_ENCODED.inc(len(images))
+        self._admission.learn(seconds / len(images))
+        return embeddings
+
+    def _pack(self, key: str, image_bytes: int, prepared: PreparedImage, embedding: Embedding) -> bytes:
+        layers = [from_torch(f"deepstack.{place}", layer) for place, layer in enumerate(embedding.deepstack)]
+        entry = Entry(
+            key=key,
+            fingerprint=self._form.fingerprint,
+            grid=prepared.grid,
+            width=prepared.width,
+            height=prepared.height,
+            image_bytes=image_bytes,
+            created=int(time.time()),
+            tensors=(from_torch("embedding", embedding.merged), *layers),
+            merge_size=self._form.merge_size,
+        )
+        check_finite(entry)
+        return encode(entry)

@@ -1,0 +1,75 @@
+"""What one vision worker is told at its start."""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+DAY_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSettings:
+    """A vision worker's settings. Raises `ValueError`, naming the field, for a value that cannot be.
+
+    `entry_ttl_s` and `original_ttl_s` count from the last time each was written: an entry when it was encoded, the
+    original bytes when they were uploaded (again, once half of their time is over). An image id can be used until its
+    original bytes expire; an entry that goes earlier is encoded again from them.
+    """
+
+    # Directory of the checkpoint.
+    model: str
+    # host:port; port 0 takes any free one, which the log's "ready" line tells.
+    listen: str
+    # URL of the store.
+    cache: str
+    # float32, bfloat16, float16, or auto: as the checkpoint says.
+    dtype: str = "auto"
+    device: str = "cpu"
+    # Name of the model as served; None: the checkpoint's.
+    model_name: str | None = None
+    max_image_bytes: int = 20 * MIB
+    max_image_pixels: int = 50_000_000
+    # At most this many tokens for one image: larger images are scaled down further. None: the checkpoint's own bound.
+    max_image_tokens: int | None = None
+    # Images encoded in one forward. None: 1 on the CPU, where batching gains nothing, else 8.
+    max_batch_images: int | None = None
+    # Images waiting to be encoded, together with those being encoded; further ones are refused.
+    max_waiting_images: int = 256
+    # Uploaded bytes of all those images together.
+    max_waiting_bytes: int = 512 * MIB
+    entry_ttl_s: float = 7 * DAY_S
+    original_ttl_s: float = 7 * DAY_S
+    # Entries and original bytes kept in this process while the store does not take them; all of a memory:// store.
+    local_cache_bytes: int = 256 * MIB
+    max_entry_bytes: int = 256 * MIB
+    # The longest that one store operation takes.
+    store_timeout_s: float = 5.0
+    # How long running calls may go on after SIGTERM.
+    grace_s: float = 20.0
+    # CPU threads for the model; None leaves torch's own choice.
+    threads: int | None = None
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_image_bytes",
+            "max_image_pixels",
+            "max_image_tokens",
+            "max_batch_images",
+            "max_waiting_images",
+            "max_waiting_bytes",
+            "entry_ttl_s",
+            "original_ttl_s",
+            "max_entry_bytes",
+            "store_timeout_s",
+            "threads",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive")
+
+    @property
+    def batch_images(self) -> int:
+        """Images encoded in one forward."""
+        if self.max_batch_images is not None:
+            return self.max_batch_images
+        return 1 if self.device == "cpu" else 8
