@@ -1,0 +1,49 @@
+"""The application: its routes, what surrounds them, and what it opens and closes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from gateway import answers, chat, handlers, openapi, playground, status, uploads
+from gateway.door import Door
+from gateway.metrics import Metrics, Timed
+from gateway.schema import ErrorBody
+from gateway.service import open_service
+from gateway.settings import GatewaySettings
+from gateway.tenant import read_tenants
+
+ROUTERS = (chat.router, answers.router, uploads.router, status.router, playground.router)
+DESCRIPTION = "Look once, ask many: questions about images, answered by a vision and a language half."
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The gateway's ASGI application.
+
+    Raises:
+        ValueError: the tokens file holds a line that is not `TOKEN TENANT`.
+        OSError: the tokens file cannot be read.
+    """
+    metrics = Metrics()
+    tenants = read_tenants(settings.tokens_file)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.service = open_service(settings, metrics)
+        yield
+        await app.state.service.close()
+
+    app = FastAPI(
+        title="lookonce",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        responses={"default": {"model": ErrorBody, "description": "OpenAI's error object"}},
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    handlers.install(app)
+    openapi.install(app)
+    app.add_middleware(Door, tenants=tenants, limits=settings.limits)
+    app.add_middleware(Timed, metrics=metrics)
+    return app

@@ -1,0 +1,86 @@
+"""The images of a request: from what the client wrote to ids, each image encoded at most once on the way."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.deadline import Deadline
+from gateway.errors import api_error
+from gateway.references import ImageData, ImageId, Reference, decode
+from gateway.schema import CacheState
+from gateway.vision import VisionWorkers
+from protos import language_pb2
+from rpc.errors import RpcError
+
+# Images of one request that are sent to vision workers at the same time.
+ENCODES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RequestImage:
+    """An image of a request.
+
+    Attributes:
+        id: The server's id of it.
+        cached: Its embedding was there when its bytes came; None where only its id came.
+    """
+
+    id: str
+    cached: bool | None
+
+
+async def resolve(
+    references: Sequence[Reference], tenant: str, vision: VisionWorkers, deadline: Deadline
+) -> list[RequestImage]:
+    """The request's images in order; those that came as bytes are encoded, several at a time.
+
+    Raises:
+        ApiError: the first image that failed, named by its field. The others are given up.
+    """
+    places = asyncio.Semaphore(ENCODES_AT_ONCE)
+
+    async def one(reference: Reference) -> RequestImage:
+        if isinstance(reference, ImageId):
+            return RequestImage(reference.value, None)
+        async with places:
+            return await _encode(reference, tenant, vision, deadline)
+
+    tasks = [asyncio.ensure_future(one(reference)) for reference in references]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _encode(reference: ImageData, tenant: str, vision: VisionWorkers, deadline: Deadline) -> RequestImage:
+    data = await decode(reference)
+    try:
+        image = await vision.encode(data, tenant, deadline)
+    except RpcError as error:
+        raise api_error(error, param=reference.param) from error
+    return RequestImage(image.image_id, image.cached)
+
+
+def first_id(images: Sequence[RequestImage]) -> str | None:
+    """The image that decides which language worker is asked."""
+    return images[0].id if images else None
+
+
+def image_cache(images: Sequence[RequestImage], sources: Sequence[Sequence[int]]) -> list[CacheState]:
+    """For each image whether its embedding was there when the request came.
+
+    `sources` are the ImageSource values of each answer. Only they can tell of an image that came as an id; one that
+    came as bytes was looked up when it was encoded.
+    """
+    encoded = language_pb2.IMAGE_SOURCE_ENCODED
+    again = {place for answer in sources for place, source in enumerate(answer) if source == encoded}
+    return [
+        "hit" if (image.cached if image.cached is not None else place not in again) else "miss"
+        for place, image in enumerate(images)
+    ]
+
+
+def paid_for_prefix(usage: language_pb2.Usage) -> CacheState:
+    """Whether an answer found its images' prefix computed: the reused tokens cover them."""
+    return "hit" if usage.cached_tokens >= usage.image_tokens else "miss"

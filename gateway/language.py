@@ -1,0 +1,76 @@
+"""The gateway's side of the language workers' contract."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+import grpc.aio
+
+from gateway.deadline import Deadline
+from gateway.routing import bounded, least_loaded, rendezvous
+from gateway.workers import Workers
+from protos import language_pb2, language_pb2_grpc
+from rpc.errors import RpcError, Unavailable
+
+
+def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
+    return language_pb2_grpc.LanguageServiceStub(opened)  # type: ignore[no-untyped-call]  # generated
+
+
+class LanguageWorkers(Workers):
+    """Answers questions."""
+
+    def __init__(self, addresses: Sequence[str], max_message_bytes: int) -> None:
+        super().__init__("language", addresses, _stub, max_message_bytes)
+
+    def order(self, image_id: str | None) -> tuple[str, ...]:
+        """The workers for a request about an image: the one whose KV may hold it first, unless it has too much to do.
+
+        Without an image the one that has the least to do.
+        """
+        if image_id is None:
+            return least_loaded(self.addresses, self.running)
+        return bounded(rendezvous(image_id.encode(), self.addresses), self.running)
+
+    def generate(
+        self, request: language_pb2.GenerateRequest, image_id: str | None, deadline: Deadline
+    ) -> AsyncGenerator[language_pb2.GenerateEvent, None]:
+        """The events of one conversation's answer; closing the generator cancels the call.
+
+        Raises:
+            RpcError: while it is iterated.
+        """
+        return self._events(self.order(image_id), lambda stub: stub.Generate(request, timeout=deadline.left_s()))
+
+    def answer(
+        self, request: language_pb2.AnswerRequest, image_id: str | None, deadline: Deadline
+    ) -> AsyncGenerator[language_pb2.AnswerEvent, None]:
+        """The events of many questions' answers; closing the generator cancels the call.
+
+        Raises:
+            RpcError: while it is iterated.
+        """
+        return self._events(self.order(image_id), lambda stub: stub.Answer(request, timeout=deadline.left_s()))
+
+    async def infos(self, timeout_s: float) -> dict[str, language_pb2.LanguageInfo | RpcError]:
+        """What each worker says of itself, or why it does not."""
+        return await self.ask_all(lambda stub: stub.GetInfo(language_pb2.GetInfoRequest(), timeout=timeout_s))
+
+    async def _events(self, order: Sequence[str], start: Callable[[Any], Any]) -> AsyncGenerator[Any, None]:
+        """Events of one call, begun again elsewhere when a worker was unavailable before its first event."""
+        attempts = self.attempts(order)
+        for number, address in enumerate(attempts, start=1):
+            started = False
+            with self.busy(address):
+                call = start(self.stub(address))
+                try:
+                    async for event in call:
+                        started = True
+                        yield event
+                except grpc.aio.AioRpcError as exc:
+                    error = self.error(exc)
+                    if started or number == len(attempts) or not isinstance(error, Unavailable):
+                        raise error from exc
+                else:
+                    return
+                finally:
+                    call.cancel()

@@ -1,0 +1,69 @@
+"""The bounds on a request's parts, checked before any image of it is touched. Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from gateway.errors import BadRequest
+from gateway.schema import SamplingFields
+from gateway.schema_answers import AnswersRequest, QuestionBody
+from gateway.schema_chat import ChatRequest, ImagePart
+from gateway.settings import Limits
+
+
+def check_chat(request: ChatRequest, limits: Limits) -> None:
+    """Checks the numbers of messages and images and every length.
+
+    Raises:
+        BadRequest: the first field over its limit, by name, with the limit.
+    """
+    _at_most(len(request.messages), limits.messages, "messages", "messages")
+    images = sum(isinstance(part, ImagePart) for message in request.messages for part in message.content)
+    _at_most(images, limits.images, "messages", "images")
+    for place, message in enumerate(request.messages):
+        for number, part in enumerate(message.content):
+            if not isinstance(part, ImagePart):
+                _at_most(len(part.text), limits.text_chars, f"messages[{place}].content[{number}].text", "characters")
+    _at_most(request.max_completion_tokens or 0, limits.tokens, "max_completion_tokens", "tokens")
+    _check_sampling(request, limits)
+
+
+def check_answers(request: AnswersRequest, limits: Limits) -> None:
+    """Checks the numbers of images, questions and choices and every length; choices must differ.
+
+    Raises:
+        BadRequest: the first field over its limit, by name, with the limit.
+    """
+    _at_most(len(request.images), limits.images, "images", "images")
+    _at_most(len(request.questions), limits.questions, "questions", "questions")
+    _at_most(len(request.system or ""), limits.text_chars, "system", "characters")
+    for place, question in enumerate(request.questions):
+        _check_question(question, f"questions[{place}]", limits)
+    _check_sampling(request, limits)
+
+
+def _check_question(question: QuestionBody, param: str, limits: Limits) -> None:
+    _at_most(len(question.text), limits.text_chars, f"{param}.text", "characters")
+    _at_most(len(question.id or ""), limits.id_chars, f"{param}.id", "characters")
+    _at_most(question.max_tokens or 0, limits.tokens, f"{param}.max_tokens", "tokens")
+    if question.choices is not None:
+        _at_most(len(question.choices), limits.choices, f"{param}.choices", "choices")
+        _at_most(_longest(question.choices), limits.choice_chars, f"{param}.choices", "characters in a choice")
+        _all_differ(question.choices, f"{param}.choices")
+
+
+def _check_sampling(request: SamplingFields, limits: Limits) -> None:
+    _at_most(request.max_tokens or 0, limits.tokens, "max_tokens", "tokens")
+    _at_most(_longest(request.stop or ()), limits.choice_chars, "stop", "characters in a stop string")
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(len, texts), default=0)
+
+
+def _all_differ(choices: Sequence[str], param: str) -> None:
+    if len(set(choices)) != len(choices):
+        raise BadRequest(f"{param}: a choice is there twice", param=param, code="duplicate_choice")
+
+
+def _at_most(number: int, limit: int, param: str, what: str) -> None:
+    if number > limit:
+        raise BadRequest(f"{param}: {number} {what}; at most {limit} are allowed", param=param, code="over_limit")

@@ -1,0 +1,75 @@
+"""The life of a gateway process: listen, serve, and on a signal let running requests end before leaving."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.settings import GatewaySettings
+from telemetry.log import configure
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 30
+
+
+class _Server(uvicorn.Server):
+    """A server whose signals we handle: uvicorn raises them again when it is done, which ends the process with them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        logger.info("draining", extra={"grace_s": self.config.timeout_graceful_shutdown})
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def run(settings: GatewaySettings) -> int:
+    """Serves until SIGTERM or SIGINT, then gives running requests `grace_s`; the process's exit code.
+
+    A bad setting or an address that cannot be bound is logged, and 1 returned.
+    """
+    configure("gateway", settings.log_level)
+    try:
+        app = create_app(settings)
+        listener = listen(settings.host, settings.port)
+    except (OSError, ValueError) as exc:
+        logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message is for the operator, not a fault of ours
+        return 1
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.grace_s)),
+    )
+    host, port = listener.getsockname()[:2]
+    logger.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
+    _Server(config).run(sockets=[listener])
+    return 0

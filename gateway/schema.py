@@ -1,0 +1,130 @@
+"""The types that several routes share: checked texts and numbers in, usage and errors out."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+UINT32 = 2**32 - 1
+UINT64 = 2**64 - 1
+
+CacheState = Literal["hit", "miss"]
+
+# Values of an unsupported field that ask for nothing.
+NEUTRAL: Sequence[object] = (None, False, 0, "", "none", "auto", [], {}, ["text"])
+
+
+def _well_formed(text: str) -> str:
+    """A text that UTF-8 can hold; JSON can also spell half of a surrogate pair."""
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise PydanticCustomError("not_unicode", "the text holds a lone surrogate") from None
+    return text
+
+
+def _neutral(value: object) -> object:
+    if value not in NEUTRAL:
+        raise PydanticCustomError("unsupported", "this is not supported here")
+    return value
+
+
+def _text_format(value: object) -> object:
+    if value is not None and value != {"type": "text"}:
+        raise PydanticCustomError("unsupported", "only {{'type': 'text'}} is supported here")
+    return value
+
+
+def _one(value: object) -> object:
+    if value is not None and (isinstance(value, bool) or value != 1):
+        raise PydanticCustomError("unsupported", "only 1 is supported here")
+    return value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Text = Annotated[str, Field(strict=True), AfterValidator(_well_formed)]
+NonEmptyText = Annotated[str, Field(strict=True, min_length=1), AfterValidator(_well_formed)]
+Flag = Annotated[bool, Field(strict=True)]
+MaxTokens = Annotated[int, Field(strict=True, ge=1, le=UINT32)]
+Temperature = Annotated[float, Field(strict=True, ge=0, le=2, allow_inf_nan=False)]
+TopP = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+TopK = Annotated[int, Field(strict=True, ge=1, le=UINT32)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=UINT64)]
+Penalty = Annotated[float, Field(strict=True, ge=-2, le=2, allow_inf_nan=False)]
+RepetitionPenalty = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
+Stop = Annotated[
+    list[NonEmptyText],
+    Field(max_length=16, fail_fast=True),
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+]
+# Fields of OpenAI's that change nothing about the answer.
+Ignored = Annotated[object, Field(description="Accepted, and changes nothing.")]
+# Fields of OpenAI's that would change the answer's meaning.
+Refused = Annotated[
+    object, AfterValidator(_neutral), Field(description="Not supported: refused unless it asks for nothing.")
+]
+TextFormat = Annotated[
+    object, AfterValidator(_text_format), Field(description="Only {'type': 'text'}, which is also the default.")
+]
+One = Annotated[object, AfterValidator(_one), Field(description="Only 1.", json_schema_extra={"const": 1})]
+
+
+class Input(BaseModel):
+    """What clients send: a field that is not listed is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SamplingFields(Input):
+    """How answers are sampled, for every route that generates. Without `temperature` decoding is greedy."""
+
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = Field(default=None, description="0, the default, is greedy.")
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    seed: Seed | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    stop: Stop | None = Field(default=None, description="Generation ends before any of these.")
+
+
+class Output(BaseModel):
+    """What clients are sent: fields that were not set are left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class PromptTokensDetails(Output):
+    """What the prompt's tokens were."""
+
+    cached_tokens: int = Field(description="Prompt tokens whose keys and values somebody else had computed.")
+
+
+class UsageBody(Output):
+    """Tokens of one answer, or of all of a request's."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ErrorObject(Output):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Output):
+    """The body of every reply that is not a success."""
+
+    error: ErrorObject

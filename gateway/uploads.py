@@ -1,0 +1,115 @@
+"""/v1/images: images uploaded once, known by their ids, and forgotten on request."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.datastructures import FormData, UploadFile
+
+from gateway.deadline import Deadline
+from gateway.errors import BadRequest, Missing
+from gateway.openapi import json_reply
+from gateway.references import parse_id
+from gateway.schema_service import DeletedImage, ImageBody
+from gateway.service import Service, service_of, tenant_of
+from gateway.streams import unless_gone
+from protos import vision_pb2
+
+FIELD = "file"
+BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {FIELD: BINARY}, "required": [FIELD]},
+            },
+            "image/*": {"schema": BINARY},
+            "application/octet-stream": {"schema": BINARY},
+        },
+    }
+}
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+
+@router.post("", response_model=ImageBody, openapi_extra=UPLOAD)
+async def upload_image(request: Request) -> Response:
+    """Takes an image as the multipart field `file` or as the raw body, encodes it, and tells its id."""
+    service = service_of(request)
+    data = await uploaded_bytes(request)
+    return await unless_gone(request, _encode(service, tenant_of(request), data, service.deadline()))
+
+
+async def _encode(service: Service, tenant: str, data: bytes, deadline: Deadline) -> Response:
+    return json_reply(image_body(await service.vision.encode(data, tenant, deadline)))
+
+
+@router.get("/{image_id}", response_model=ImageBody)
+async def get_image(request: Request, image_id: str) -> Response:
+    """What is known of an image; nothing is encoded."""
+    return json_reply(image_body(await _look_up(request, image_id)))
+
+
+@router.head("/{image_id}", response_model=None)
+async def head_image(request: Request, image_id: str) -> Response:
+    """Whether an image is known."""
+    await _look_up(request, image_id)
+    return Response(media_type="application/json")
+
+
+@router.delete("/{image_id}", response_model=DeletedImage)
+async def delete_image(request: Request, image_id: str) -> Response:
+    """Forgets an image and its embedding."""
+    service = service_of(request)
+    parse_id(image_id, None)
+    if not await service.vision.delete(image_id, tenant_of(request), service.deadline()):
+        raise Missing("there is no such image", code="image_not_found")
+    return json_reply(DeletedImage(id=image_id, object="image", deleted=True))
+
+
+async def _look_up(request: Request, image_id: str) -> vision_pb2.Image:
+    service = service_of(request)
+    return await service.vision.get(parse_id(image_id, None), tenant_of(request), service.deadline())
+
+
+async def uploaded_bytes(request: Request) -> bytes:
+    """The image of an upload.
+
+    Raises:
+        BadRequest: the form lacks `file` or has another field, or the image is empty.
+    """
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        async with request.form(max_files=1, max_fields=1) as form:
+            data = await _form_file(form)
+    else:
+        data = await request.body()
+    if not data:
+        raise BadRequest("the image is empty", param=FIELD, code="empty_image")
+    return data
+
+
+async def _form_file(form: FormData) -> bytes:
+    for name in form:
+        if name != FIELD:
+            raise BadRequest(f"{name:.100}: there is no such field", param=f"{name:.100}", code="unknown_parameter")
+    upload = form.get(FIELD)
+    if not isinstance(upload, UploadFile) or len(form.multi_items()) > 1:
+        raise BadRequest("file: the form needs one image in this field", param=FIELD, code="missing_required_parameter")
+    return await upload.read()
+
+
+def image_body(image: vision_pb2.Image) -> ImageBody:
+    """The vision worker's message as JSON."""
+    return ImageBody(
+        id=image.image_id,
+        object="image",
+        width=image.width,
+        height=image.height,
+        bytes=image.bytes,
+        image_tokens=image.image_tokens,
+        cached=image.cached,
+        created=image.created,
+        expires_at=image.expires_at or None,
+    )

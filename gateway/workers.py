@@ -1,0 +1,130 @@
+"""The workers of one half: their channels, what each has to do, and one retry elsewhere when one does not answer."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from gateway.routing import reachable_first
+from rpc.client import channel
+from rpc.errors import DETAILS_KEY, RpcError, Unavailable, error_from_call
+
+# The first worker of a request's order, and one more.
+ATTEMPTS = 2
+RETRY_AFTER_S = 1.0
+
+Reply = TypeVar("Reply")
+
+
+class Workers:
+    """The workers of one half, by address.
+
+    Attributes:
+        half: "vision" or "language", for messages.
+        addresses: Every worker, reachable or not.
+    """
+
+    def __init__(
+        self, half: str, addresses: Sequence[str], stub: Callable[[grpc.aio.Channel], Any], max_message_bytes: int
+    ) -> None:
+        self.half = half
+        self.addresses = tuple(addresses)
+        self._channels = {address: channel(address, max_message_bytes=max_message_bytes) for address in addresses}
+        self._stubs = {address: stub(opened) for address, opened in self._channels.items()}
+        self._running: Counter[str] = Counter()
+
+    async def close(self) -> None:
+        """Closes every channel; calls that run are cancelled."""
+        await asyncio.gather(*(opened.close(None) for opened in self._channels.values()))
+
+    @property
+    def running(self) -> Mapping[str, int]:
+        """Requests that each worker has now."""
+        return self._running
+
+    def stub(self, address: str) -> Any:
+        """The generated client of one worker."""
+        return self._stubs[address]
+
+    def attempts(self, order: Sequence[str]) -> tuple[str, ...]:
+        """Those that a request is tried on: the first of its order, known outages last.
+
+        Raises:
+            Unavailable: there is no worker of this half.
+        """
+        down = {
+            address
+            for address, opened in self._channels.items()
+            if opened.get_state(try_to_connect=True) is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        }
+        self.require_one()
+        return reachable_first(order, down)[:ATTEMPTS]
+
+    def require_one(self) -> None:
+        """Checks that this half has a worker at all.
+
+        Raises:
+            Unavailable: it has none.
+        """
+        if not self.addresses:
+            raise Unavailable(f"this gateway has no {self.half} worker")
+
+    @contextmanager
+    def busy(self, address: str) -> Iterator[None]:
+        """Counts one more request for a worker."""
+        self._running[address] += 1
+        try:
+            yield
+        finally:
+            self._running[address] -= 1
+
+    async def ask(self, order: Sequence[str], call: Callable[[Any], Awaitable[Reply]]) -> Reply:
+        """The reply of the first worker that answers.
+
+        Raises:
+            RpcError: the worker's own error, or Unavailable when none of the attempts was answered.
+        """
+        *early, last = self.attempts(order)
+        for address in early:
+            try:
+                return await self.ask_one(address, call)
+            except Unavailable:
+                continue
+        return await self.ask_one(last, call)
+
+    async def ask_one(self, address: str, call: Callable[[Any], Awaitable[Reply]]) -> Reply:
+        """The reply of one worker.
+
+        Raises:
+            RpcError: the worker's own error, or Unavailable when it does not answer.
+        """
+        with self.busy(address):
+            try:
+                return await call(self.stub(address))
+            except grpc.aio.AioRpcError as exc:
+                raise self.error(exc) from exc
+
+    async def ask_all(self, call: Callable[[Any], Awaitable[Reply]]) -> dict[str, Reply | RpcError]:
+        """Every worker's reply or error, by address."""
+
+        async def reply(address: str) -> Reply | RpcError:
+            try:
+                return await self.ask_one(address, call)
+            except RpcError as error:
+                return error
+
+        replies = await asyncio.gather(*map(reply, self.addresses))
+        return dict(zip(self.addresses, replies, strict=True))
+
+    def error(self, exc: grpc.aio.AioRpcError) -> RpcError:
+        """A failed call as an error whose message is ours: gRPC's own texts name addresses."""
+        metadata: Any = exc.trailing_metadata()  # the stubs hide that it is a mapping
+        ours = metadata is not None and DETAILS_KEY in metadata
+        lost = exc.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        if lost and not ours:
+            return Unavailable(f"the {self.half} worker does not answer", retry_after_s=RETRY_AFTER_S)
+        return error_from_call(exc)

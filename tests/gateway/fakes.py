@@ -1,0 +1,190 @@
+"""Scripted vision and language workers: real gRPC servers on loopback whose replies a test decides."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from protos import language_pb2, language_pb2_grpc, vision_pb2, vision_pb2_grpc
+from rpc.errors import NotFound, RpcError
+from rpc.server import GrpcServer
+
+IMAGE_TOKENS = 16
+PROMPT_TOKENS = 24
+
+
+def image_id(data: bytes) -> str:
+    """The id that the fake vision worker makes of an image."""
+    return "img_" + hashlib.sha256(data).hexdigest()[:32]
+
+
+class FakeVision(vision_pb2_grpc.VisionServiceServicer):
+    """Takes any bytes for an image, except what a test has it refuse."""
+
+    def __init__(self) -> None:
+        self.images: dict[tuple[str, str], vision_pb2.Image] = {}
+        self.encoded: list[bytes] = []
+        self.errors: dict[bytes, RpcError] = {}
+        self.error: RpcError | None = None
+        self.most_at_once = 0
+        self.cancelled = asyncio.Event()
+        self.hold: asyncio.Event | None = None
+        self.info = vision_pb2.VisionInfo(
+            model="tiny",
+            fingerprint="f1",
+            store="redis",
+            store_healthy=True,
+            counters={"lookonce_images_encoded_total": 3},
+        )
+        self._at_once = 0
+
+    async def Encode(self, request: vision_pb2.EncodeRequest, context: Any) -> vision_pb2.Image:  # noqa: N802
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            await asyncio.sleep(0.01)
+            if self.hold is not None:
+                await self.hold.wait()
+            return self._encode(request)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        finally:
+            self._at_once -= 1
+
+    def _encode(self, request: vision_pb2.EncodeRequest) -> vision_pb2.Image:
+        error = self.errors.get(request.image, self.error)
+        if error is not None:
+            raise error
+        key = (request.tenant, image_id(request.image))
+        cached = key in self.images
+        if not cached:
+            self.encoded.append(request.image)
+        self.images[key] = vision_pb2.Image(
+            image_id=key[1],
+            width=30,
+            height=20,
+            bytes=len(request.image),
+            image_tokens=IMAGE_TOKENS,
+            cached=cached,
+            created=1_700_000_000,
+            expires_at=1_700_003_600,
+        )
+        return self.images[key]
+
+    async def GetImage(self, request: vision_pb2.GetImageRequest, context: Any) -> vision_pb2.Image:  # noqa: N802
+        image = self.images.get((request.tenant, request.image_id))
+        if image is None:
+            raise NotFound("there is no such image")
+        return image
+
+    async def DeleteImage(  # noqa: N802
+        self, request: vision_pb2.DeleteImageRequest, context: Any
+    ) -> vision_pb2.DeleteImageResponse:
+        found = self.images.pop((request.tenant, request.image_id), None)
+        return vision_pb2.DeleteImageResponse(deleted=found is not None)
+
+    async def GetInfo(self, request: vision_pb2.GetInfoRequest, context: Any) -> vision_pb2.VisionInfo:  # noqa: N802
+        if self.error is not None:
+            raise self.error
+        return self.info
+
+
+def usage(cached_tokens: int = 0, image_tokens: int = IMAGE_TOKENS) -> language_pb2.Usage:
+    """Usage of an answer of three tokens."""
+    return language_pb2.Usage(
+        prompt_tokens=PROMPT_TOKENS, completion_tokens=3, cached_tokens=cached_tokens, image_tokens=image_tokens
+    )
+
+
+def answer(text: str, *, cached_tokens: int = 0, sources: tuple[int, ...] = ()) -> language_pb2.Answer:
+    """A finished answer."""
+    return language_pb2.Answer(
+        text=text,
+        finish_reason="stop",
+        usage=usage(cached_tokens),
+        image_sources=sources,
+        time_to_first_token_s=0.25,
+        time_s=0.5,
+    )
+
+
+Script = Callable[[Any], AsyncIterator[Any]]
+
+
+class FakeLanguage(language_pb2_grpc.LanguageServiceServicer):
+    """Answers `echo: …` in pieces, unless a test gives it a script."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.script: Script | None = None
+        self.error: RpcError | None = None
+        self.cancelled = asyncio.Event()
+        self.info = language_pb2.LanguageInfo(
+            model="tiny",
+            fingerprint="f1",
+            store="redis",
+            store_healthy=True,
+            counters={"lookonce_prefix_tokens_reused_total": 7, 'lookonce_steps_total{kind="decode"}': 5},
+        )
+
+    async def Generate(self, request: language_pb2.GenerateRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async for event in self._run(request, self._generate):
+            yield event
+
+    async def Answer(self, request: language_pb2.AnswerRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async for event in self._run(request, self._answer):
+            yield event
+
+    async def GetInfo(self, request: language_pb2.GetInfoRequest, context: Any) -> language_pb2.LanguageInfo:  # noqa: N802
+        return self.info
+
+    async def _run(self, request: Any, default: Script) -> AsyncIterator[Any]:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        try:
+            async for event in (self.script or default)(request):
+                yield event
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def _generate(self, request: language_pb2.GenerateRequest) -> AsyncIterator[language_pb2.GenerateEvent]:
+        parts = [part for message in request.messages for part in message.content]
+        text = "echo: " + " ".join(part.text for part in parts if part.text)
+        for piece in (text[:6], text[6:]):
+            yield language_pb2.GenerateEvent(delta=piece)
+        images = sum(1 for part in parts if part.image_id)
+        sources = (language_pb2.IMAGE_SOURCE_STORE,) * images
+        yield language_pb2.GenerateEvent(done=answer(text, cached_tokens=4, sources=sources))
+
+    async def _answer(self, request: language_pb2.AnswerRequest) -> AsyncIterator[language_pb2.AnswerEvent]:
+        for place in reversed(range(len(request.questions))):
+            question = request.questions[place]
+            done = answer(f"echo: {question.text}", cached_tokens=0 if place == 0 else IMAGE_TOKENS)
+            done.image_sources.extend([language_pb2.IMAGE_SOURCE_STORE] * len(request.image_ids))
+            if question.choices:
+                done.text = question.choices[0]
+                share = 1 / len(question.choices)
+                done.choices.extend(
+                    language_pb2.Choice(text=text, logprob=-1.5, probability=share) for text in question.choices
+                )
+            else:
+                yield language_pb2.AnswerEvent(index=place, id=question.id, delta="echo: ")
+                yield language_pb2.AnswerEvent(index=place, id=question.id, delta=question.text)
+            yield language_pb2.AnswerEvent(index=place, id=question.id, done=done)
+
+
+async def start_vision(fake: FakeVision) -> tuple[GrpcServer, str]:
+    """Serves a fake vision worker; its server and address."""
+    server = GrpcServer(("lookonce.vision.v1.VisionService",), max_message_bytes=8 * 1024 * 1024)
+    vision_pb2_grpc.add_VisionServiceServicer_to_server(fake, server.server)
+    return server, f"127.0.0.1:{await server.start('127.0.0.1:0')}"
+
+
+async def start_language(fake: FakeLanguage) -> tuple[GrpcServer, str]:
+    """Serves a fake language worker; its server and address."""
+    server = GrpcServer(("lookonce.language.v1.LanguageService",), max_message_bytes=8 * 1024 * 1024)
+    language_pb2_grpc.add_LanguageServiceServicer_to_server(fake, server.server)
+    return server, f"127.0.0.1:{await server.start('127.0.0.1:0')}"
