@@ -184,6 +184,18 @@ class Error(_message.Message):
     message: str
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
+class ForgetImageRequest(_message.Message):
+    __slots__ = ("tenant", "image_id")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    image_id: str
+    def __init__(self, tenant: _Optional[str] = ..., image_id: _Optional[str] = ...) -> None: ...
+
+class ForgetImageResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class GetInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

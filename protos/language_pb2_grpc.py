@@ -49,6 +49,11 @@ class LanguageServiceStub:
                 request_serializer=language__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=language__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.ForgetImage = channel.unary_unary(
+                '/lookonce.language.v1.LanguageService/ForgetImage',
+                request_serializer=language__pb2.ForgetImageRequest.SerializeToString,
+                response_deserializer=language__pb2.ForgetImageResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/lookonce.language.v1.LanguageService/GetInfo',
                 request_serializer=language__pb2.GetInfoRequest.SerializeToString,
@@ -81,6 +86,13 @@ class LanguageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetImage(self, request, context):
+        """Forgets an image after it was deleted: the entry kept here, and every computed prefix that shows it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,6 +116,11 @@ def add_LanguageServiceServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=language__pb2.ScoreRequest.FromString,
                     response_serializer=language__pb2.ScoreResponse.SerializeToString,
+            ),
+            'ForgetImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetImage,
+                    request_deserializer=language__pb2.ForgetImageRequest.FromString,
+                    response_serializer=language__pb2.ForgetImageResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -192,6 +209,33 @@ class LanguageService:
             '/lookonce.language.v1.LanguageService/Score',
             language__pb2.ScoreRequest.SerializeToString,
             language__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookonce.language.v1.LanguageService/ForgetImage',
+            language__pb2.ForgetImageRequest.SerializeToString,
+            language__pb2.ForgetImageResponse.FromString,
             options,
             channel_credentials,
             insecure,
