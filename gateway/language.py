@@ -9,7 +9,7 @@ from gateway.deadline import Deadline
 from gateway.routing import bounded, least_loaded, rendezvous
 from gateway.workers import Workers
 from protos import language_pb2, language_pb2_grpc
-from rpc.errors import RpcError, Unavailable
+from rpc.errors import NotFound, RpcError, Unavailable, Unpaired
 
 
 def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
@@ -50,6 +50,18 @@ class LanguageWorkers(Workers):
             RpcError: while it is iterated.
         """
         return self._events(self.order(image_id), lambda stub: stub.Answer(request, timeout=deadline.left_s()))
+
+    async def forget(self, image_id: str, tenant: str, deadline: Deadline) -> None:
+        """Has every worker forget what it keeps of a deleted image. One that was never paired keeps nothing.
+
+        Raises:
+            RpcError: a worker did not answer, so that it may still know the image.
+        """
+        request = language_pb2.ForgetImageRequest(tenant=tenant, image_id=image_id)
+        replies = await self.ask_all(lambda stub: stub.ForgetImage(request, timeout=deadline.left_s()))
+        for reply in replies.values():
+            if isinstance(reply, RpcError) and not isinstance(reply, (NotFound, Unpaired)):
+                raise reply
 
     async def infos(self, timeout_s: float) -> dict[str, language_pb2.LanguageInfo | RpcError]:
         """What each worker says of itself, or why it does not."""

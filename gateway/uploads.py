@@ -64,7 +64,11 @@ async def delete_image(request: Request, image_id: str) -> Response:
     """Forgets an image and its embedding."""
     service = service_of(request)
     parse_id(image_id, None)
-    if not await service.vision.delete(image_id, tenant_of(request), service.deadline()):
+    tenant, deadline = tenant_of(request), service.deadline()
+    deleted = await service.vision.delete(image_id, tenant, deadline)
+    # After the entry itself is gone nobody can fetch it again.
+    await service.language.forget(image_id, tenant, deadline)
+    if not deleted:
         raise Missing("there is no such image", code="image_not_found")
     return json_reply(DeletedImage(id=image_id, object="image", deleted=True))
 

@@ -11,11 +11,10 @@ import grpc.aio
 
 from gateway.routing import reachable_first
 from rpc.client import channel
-from rpc.errors import DETAILS_KEY, RpcError, Unavailable, error_from_call
+from rpc.errors import RpcError, Unavailable, error_from_call
 
 # The first worker of a request's order, and one more.
 ATTEMPTS = 2
-RETRY_AFTER_S = 1.0
 
 Reply = TypeVar("Reply")
 
@@ -121,10 +120,5 @@ class Workers:
         return dict(zip(self.addresses, replies, strict=True))
 
     def error(self, exc: grpc.aio.AioRpcError) -> RpcError:
-        """A failed call as an error whose message is ours: gRPC's own texts name addresses."""
-        metadata: Any = exc.trailing_metadata()  # the stubs hide that it is a mapping
-        ours = metadata is not None and DETAILS_KEY in metadata
-        lost = exc.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        if lost and not ours:
-            return Unavailable(f"the {self.half} worker does not answer", retry_after_s=RETRY_AFTER_S)
-        return error_from_call(exc)
+        """A failed call as one of our errors, which names this half where it does not answer."""
+        return error_from_call(exc, f"the {self.half} worker")

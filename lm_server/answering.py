@@ -92,6 +92,11 @@ class Answerer:
             async for event in events:
                 yield event
 
+    def forget(self, tenant: str, image_id: str) -> None:
+        """Drops everything this worker keeps of a deleted image. Raises what `EntryLibrary.key` raises."""
+        self._library.forget(self._library.key(tenant, image_id))
+        self._engine.forget(image_id)
+
     async def _look_up(self, tenant: str, asks: Sequence[Ask]) -> dict[str, _Image]:
         """What is known of every image; those whose grid is not known are fetched."""
         image_ids = dict.fromkeys(image_id for ask in asks for turn in ask.turns for image_id in turn.image_ids)

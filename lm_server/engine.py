@@ -186,6 +186,10 @@ class Engine:
         """Ends a question without an answer, within a step. Harmless when it has ended."""
         self._inbox.put(lambda: self._end(ticket))
 
+    def forget(self, image_id: str) -> None:
+        """Lets no later question reuse a prefix that shows the image."""
+        self._inbox.put(lambda: self._scheduler.ledger.forget(image_id))
+
     def stop(self) -> None:
         """Fails what is left and ends the thread, after the step that is running."""
         self._inbox.put(self._halt)
@@ -215,6 +219,8 @@ class Engine:
 
     def _serve(self) -> None:
         while not self._stopping:
+            # Before it sleeps too: what ended or was forgotten holds no memory while nothing runs.
+            self._runner.memory.free(self._scheduler.ledger.take_freed())
             self._read_inbox()
             if not self._scheduler.is_idle and not self._stopping:
                 self.step()

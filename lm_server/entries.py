@@ -94,6 +94,11 @@ class EntryLibrary:
         """The entry, if this process holds it."""
         return self._local.get(key)
 
+    def forget(self, key: str) -> None:
+        """Drops what this process holds of an entry."""
+        self._local.delete(key)
+        self._grids.pop(key, None)
+
     async def fetch(self, tenant: str, image_id: str) -> Fetched:
         """The embedding, from the nearest place that has it. Those who ask at once share one fetch.
 

@@ -190,7 +190,7 @@ class Scheduler:
 
     def _start(self, sequence: Sequence) -> bool:
         known = [self.ledger.find(key) for key in sequence.keys]
-        path = self.ledger.acquire_path(sequence.keys, sequence.prompt.cuts)
+        path = self.ledger.acquire_path(sequence.keys, sequence.prompt.cuts, sequence.images_before_cuts)
         if path is None:
             return False
         ahead = min(self.limits.growth_tokens, sequence.max_tokens - len(sequence.output))

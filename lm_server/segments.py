@@ -33,6 +33,8 @@ class Segment:
         block: Its room, exactly as large as the segment.
         num_users: Live sequences whose path holds it.
         last_used: Logical time of the last release, for eviction.
+        images: Ids of every image that the segment, or what stands before it, shows.
+        is_forgotten: No later prompt may find it; its room goes with its last user.
     """
 
     key: bytes
@@ -40,6 +42,8 @@ class Segment:
     block: Block
     num_users: int = 0
     last_used: int = 0
+    images: frozenset[str] = frozenset()
+    is_forgotten: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -75,22 +79,25 @@ class KvLedger:
         """The segment of this key, computed or being computed."""
         return self._segments.get(key)
 
-    def acquire_path(self, keys: Sequence[bytes], cuts: Sequence[int]) -> list[Segment] | None:
+    def acquire_path(
+        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]]
+    ) -> list[Segment] | None:
         """The segments that end at the cuts, made where they do not exist; the caller uses them until `release_path`.
 
-        None, with nothing changed but evictions, where there is no room for the missing ones.
+        `images` names for each cut the images shown before it. None, with nothing changed but evictions, where there
+        is no room for the missing ones.
         """
         existing = [self._segments[key] for key in keys if key in self._segments]
         for segment in existing:
             segment.num_users += 1
         starts = (0, *cuts)[: len(cuts)]
-        missing = [(key, start, cut - start) for key, start, cut in zip(keys, starts, cuts, strict=True)]
-        missing = [item for item in missing if item[0] not in self._segments]
-        if not self._make_room(sum(length for _, _, length in missing)):
+        wanted = zip(keys, starts, cuts, images, strict=True)
+        missing = [item for item in wanted if item[0] not in self._segments]
+        if not self._make_room(sum(cut - start for _, start, cut, _ in missing)):
             self.release_path(existing)
             return None
-        for key, start, length in missing:
-            self._segments[key] = Segment(key, start, self._new_block(length), num_users=1)
+        for key, start, cut, shown in missing:
+            self._segments[key] = Segment(key, start, self._new_block(cut - start), num_users=1, images=shown)
         return [self._segments[key] for key in keys]
 
     def release_path(self, path: Sequence[Segment]) -> None:
@@ -99,6 +106,16 @@ class KvLedger:
         for segment in path:
             segment.num_users -= 1
             segment.last_used = now
+            if segment.is_forgotten and segment.num_users == 0:
+                self.release_block(segment.block)
+
+    def forget(self, image_id: str) -> None:
+        """Lets no later prompt find a segment that shows the image. Sequences that stand on one go on."""
+        for segment in [segment for segment in self._segments.values() if image_id in segment.images]:
+            del self._segments[segment.key]
+            segment.is_forgotten = True
+            if segment.num_users == 0:
+                self.release_block(segment.block)
 
     def acquire_block(self, capacity: int) -> Block | None:
         """A private block, or None where there is no room."""

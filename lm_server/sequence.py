@@ -63,6 +63,12 @@ class Sequence:
         return len(self.prompt) - self.path_tokens + len(self.output)
 
     @property
+    def images_before_cuts(self) -> tuple[frozenset[str], ...]:
+        """For each cut of the prompt, the images shown before it."""
+        spans = self.prompt.images
+        return tuple(frozenset(s.image.image_id for s in spans if s.start < cut) for cut in self.prompt.cuts)
+
+    @property
     def branches(self) -> tuple[tuple[int, ...], ...]:
         """The choices that need rows of their own: the first token of any choice is read off the prompt's last row."""
         return tuple(choice for choice in self.choices if len(choice) > 1)

@@ -86,6 +86,13 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
                     return _answer_of(event)
         raise Internal("a question ended without an answer")
 
+    async def ForgetImage(  # noqa: N802 - the contract's name
+        self, request: language_pb2.ForgetImageRequest, context: Any
+    ) -> language_pb2.ForgetImageResponse:
+        """Drops what is kept of a deleted image."""
+        self._answerer.forget(request.tenant, request.image_id)
+        return language_pb2.ForgetImageResponse()
+
     async def GetInfo(  # noqa: N802 - the contract's name
         self, request: language_pb2.GetInfoRequest, context: Any
     ) -> language_pb2.LanguageInfo:

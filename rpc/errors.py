@@ -143,19 +143,36 @@ def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) ->
     return packed
 
 
-def error_from_call(exc: grpc.RpcError) -> RpcError:
+def error_from_call(exc: grpc.RpcError, peer: str = "the worker") -> RpcError:
     """The error that a failed call stands for.
 
-    `exc` is what a grpc or grpc.aio stub raised. Codes that we never send (UNKNOWN, ABORTED, …) become Internal.
+    `exc` is what a grpc or grpc.aio stub raised; `peer` is how a message names the one that was called. Codes that we
+    never send (UNKNOWN, ABORTED, …) become Internal. A status that is not one of ours gets a message of ours, because
+    gRPC's own texts name addresses.
     """
     code: grpc.StatusCode = exc.code()
-    message: str = exc.details() or code.name
     reason, retry_after_s = _read_details(exc)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason in (None, TooLarge.default_reason):
-        # gRPC itself answers so, without details, when a message is over the receiver's limit.
-        return TooLarge(message if reason else "the message is larger than the receiver allows")
-    kind = BY_CODE.get(code, Internal)
-    return kind(message, reason, retry_after_s)
+    if reason is None:
+        return _foreign(code, peer)
+    message: str = exc.details() or code.name
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason == TooLarge.default_reason:
+        return TooLarge(message)
+    return BY_CODE.get(code, Internal)(message, reason, retry_after_s)
+
+
+def _foreign(code: grpc.StatusCode, peer: str) -> RpcError:
+    """The error of a status that gRPC itself made."""
+    match code:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return Unavailable(f"{peer} does not answer", retry_after_s=1.0)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"{peer} did not answer in time")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return TooLarge(f"the message is larger than {peer} allows")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return Internal(f"{peer} does not know this call: are all parts of the same version?")
+        case _:
+            return Internal(f"{peer} failed with {code.name}")
 
 
 def _read_details(exc: grpc.RpcError) -> tuple[str | None, float | None]:

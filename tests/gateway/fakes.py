@@ -117,6 +117,7 @@ class FakeLanguage(language_pb2_grpc.LanguageServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.forgotten: list[tuple[str, str]] = []
         self.script: Script | None = None
         self.error: RpcError | None = None
         self.cancelled = asyncio.Event()
@@ -135,6 +136,12 @@ class FakeLanguage(language_pb2_grpc.LanguageServiceServicer):
     async def Answer(self, request: language_pb2.AnswerRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         async for event in self._run(request, self._answer):
             yield event
+
+    async def ForgetImage(  # noqa: N802
+        self, request: language_pb2.ForgetImageRequest, context: Any
+    ) -> language_pb2.ForgetImageResponse:
+        self.forgotten.append((request.tenant, request.image_id))
+        return language_pb2.ForgetImageResponse()
 
     async def GetInfo(self, request: language_pb2.GetInfoRequest, context: Any) -> language_pb2.LanguageInfo:  # noqa: N802
         return self.info

@@ -121,6 +121,14 @@ async def test_vision_worker_that_is_away_is_replaced_once(start_line: StartLine
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
 
 
+async def test_a_deleted_image_is_forgotten_by_every_language_worker(start_line: StartLine) -> None:
+    """A delete reaches the language workers too, which may hold the embedding and its prefix."""
+    line = await start_line(languages=2)
+    image = (await upload(line)).json()["id"]
+    assert (await line.client.delete(f"/v1/images/{image}")).status_code == 200
+    assert [fake.forgotten for fake in line.languages] == [[("public", image)]] * 2
+
+
 async def test_delete_that_may_have_missed_a_worker_is_not_a_success(start_line: StartLine) -> None:
     """When a worker does not answer, the image may still be there, and a delete says so."""
     line = await start_line(visions=2)

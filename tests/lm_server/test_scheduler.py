@@ -113,6 +113,21 @@ def test_the_least_recently_used_segment_goes_first() -> None:
     assert kept == [True, False, False] or kept == [True, False, True]
 
 
+def test_a_forgotten_image_is_never_found_again() -> None:
+    """After an image was forgotten, later questions compute it anew, those on it end, and no room is lost."""
+    made = scheduler()
+    running = sequence(prompt(12, 8, 10, image="a"))
+    made.add(running)
+    step(made)
+    made.ledger.forget("a")
+    later = sequence(prompt(12, 8, 10, image="a"), embeddings={})
+    made.add(later)
+    assert step(made).lacking_images == (later,)
+    while running.state is not State.FINISHED:
+        step(made)
+    assert made.ledger.used_tokens == 0
+
+
 def test_the_youngest_makes_room_for_the_oldest() -> None:
     """When all tails want more than there is, the last admitted goes back to the queue and ends later, whole."""
     made = scheduler(budget=30)
