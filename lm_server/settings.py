@@ -19,6 +19,7 @@ class LanguageSettings:
     vision: tuple[str, ...]
     # float32, bfloat16, float16, or auto: as the checkpoint says.
     dtype: str = "auto"
+    # Where the half is put, as torch names it: cpu, cuda, cuda:1.
     device: str = "cpu"
     # "auto" spreads the layers over devices, through accelerate; None puts all on `device`.
     device_map: str | None = None
@@ -34,23 +35,44 @@ class LanguageSettings:
     max_running: int = 256
     # Questions taken in and not yet answered; more are refused.
     max_questions: int = 4096
+    # Images in one request.
     max_images: int = 64
+    # Choices of one question.
     max_choices: int = 1000
     # Tokens of an answer whose request names no limit.
     default_max_tokens: int = 512
     # Entries kept in this process.
     local_cache_bytes: int = 256 * MIB
+    # The largest entry that is read.
     max_entry_bytes: int = 256 * MIB
+    # The largest request that is taken; images are not in it, only their ids.
     max_request_bytes: int = 8 * MIB
+    # The longest that one store operation takes.
     store_timeout_s: float = 5.0
     # For one entry from the vision worker, encoding included.
     fetch_timeout_s: float = 120.0
+    # How long running answers may go on after SIGTERM.
     grace_s: float = 20.0
     # torch's threads; None leaves torch's choice.
     threads: int | None = None
+    # debug, info, warning or error.
     log_level: str = "info"
 
     def __post_init__(self) -> None:
+        for name in (
+            "kv_bytes",
+            "max_running",
+            "max_questions",
+            "default_max_tokens",
+            "max_entry_bytes",
+            "max_request_bytes",
+            "store_timeout_s",
+            "fetch_timeout_s",
+            "threads",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive")
         if self.max_step_rows < self.max_running:
             raise ValueError(
                 f"max_step_rows ({self.max_step_rows}) must be at least max_running ({self.max_running}): "

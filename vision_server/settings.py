@@ -23,10 +23,13 @@ class VisionSettings:
     cache: str
     # float32, bfloat16, float16, or auto: as the checkpoint says.
     dtype: str = "auto"
+    # Where the tower is put, as torch names it: cpu, cuda, cuda:1.
     device: str = "cpu"
     # Name of the model as served; None: the checkpoint's.
     model_name: str | None = None
+    # The largest file that is taken.
     max_image_bytes: int = 20 * MIB
+    # Width times height of the largest picture that is decoded.
     max_image_pixels: int = 50_000_000
     # At most this many tokens for one image: larger images are scaled down further. None: the checkpoint's own bound.
     max_image_tokens: int | None = None
@@ -36,10 +39,13 @@ class VisionSettings:
     max_waiting_images: int = 256
     # Uploaded bytes of all those images together.
     max_waiting_bytes: int = 512 * MIB
+    # How long an embedding is kept.
     entry_ttl_s: float = 7 * DAY_S
+    # How long the uploaded bytes are kept, and with them the image id.
     original_ttl_s: float = 7 * DAY_S
     # Entries and original bytes kept in this process while the store does not take them; all of a memory:// store.
     local_cache_bytes: int = 256 * MIB
+    # The largest entry that is stored.
     max_entry_bytes: int = 256 * MIB
     # The longest that one store operation takes.
     store_timeout_s: float = 5.0
@@ -47,6 +53,7 @@ class VisionSettings:
     grace_s: float = 20.0
     # CPU threads for the model; None leaves torch's own choice.
     threads: int | None = None
+    # debug, info, warning or error.
     log_level: str = "info"
 
     def __post_init__(self) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 STARTUP_S = 20
 
@@ -52,7 +54,7 @@ def free_port() -> int:
 def tcp_server(binary: str, directory: Path, *options: str, port: int | None = None) -> Iterator[Server]:
     """A server on a loopback port."""
     port = port or free_port()
-    client = redis.Redis(port=port, socket_timeout=5)
+    client = redis.Redis(port=port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
     with _running([binary, "--port", str(port), "--bind", "127.0.0.1", *options], directory, client) as process:
         yield Server(f"redis://127.0.0.1:{port}/0", client, process)
 
@@ -61,7 +63,7 @@ def tcp_server(binary: str, directory: Path, *options: str, port: int | None = N
 def socket_server(binary: str, directory: Path, *options: str) -> Iterator[Server]:
     """A server on a unix socket only."""
     path = directory / "store.sock"
-    client = redis.Redis(unix_socket_path=str(path), socket_timeout=5)
+    client = redis.Redis(unix_socket_path=str(path), socket_timeout=5, retry=Retry(NoBackoff(), 0))
     with _running([binary, "--port", "0", "--unixsocket", str(path), *options], directory, client) as process:
         yield Server(f"unix://{path}", client, process)
 
@@ -71,7 +73,9 @@ def tls_server(directory: Path) -> Iterator[Server]:
     """Debian's server with TLS, a certificate made for this test and no plain port."""
     binary, port = redis_binary(), free_port()
     certificate, key = make_certificate(directory)
-    client = redis.Redis(port=port, ssl=True, ssl_ca_certs=str(certificate), socket_timeout=5)
+    client = redis.Redis(
+        port=port, ssl=True, ssl_ca_certs=str(certificate), socket_timeout=5, retry=Retry(NoBackoff(), 0)
+    )
     files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no"]
     command = [binary, "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", *files]
     with _running(command, directory, client) as process:

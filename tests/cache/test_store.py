@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,8 @@ def redis_tls(directory: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=[memory, redis_tcp, valkey_socket, redis_tls], ids=lambda kind: kind.__name__)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    kind: Callable[[Path], contextmanager[str]] = request.param  # type: ignore[valid-type]
-    with kind(tmp_path_factory.mktemp("store")) as address:  # type: ignore[misc]
+    kind: Callable[[Path], AbstractContextManager[str]] = request.param
+    with kind(tmp_path_factory.mktemp("store")) as address:
         yield address
 
 

@@ -1,0 +1,75 @@
+"""What the command line tells instead of a result.
+
+LookonceError              one clear line, which says what to do next
+├── PortTaken              the gateway's address cannot be listened on
+├── NoEmbeddedStore        no program for the embedded store is installed, or it does not start
+├── ChildDied              a process of the deployment ended by itself
+├── Stopped                a signal ended the deployment; not a failure
+├── UnreadableFile         a file that was named cannot be read
+├── NothingAnswers         there is no server at a URL
+└── ServerRefused          the server answered with an error
+"""
+
+import signal
+from collections.abc import Sequence
+
+
+class LookonceError(Exception):
+    """Root of everything this package raises; str() is the line that a person reads."""
+
+
+class PortTaken(LookonceError):
+    """The gateway's address cannot be listened on."""
+
+
+class NoEmbeddedStore(LookonceError):
+    """No program for the embedded store is installed, or it does not start."""
+
+
+class ChildDied(LookonceError):
+    """A process of the deployment ended by itself.
+
+    Attributes:
+        name: store, vision, language or gateway.
+        status: Its exit status; negative: the signal that ended it.
+        last_lines: What it wrote last.
+    """
+
+    def __init__(self, name: str, status: int, last_lines: Sequence[str]) -> None:
+        super().__init__(f"the {name} process ended with {_how(status)}; the rest was stopped")
+        self.name = name
+        self.status = status
+        self.last_lines = tuple(last_lines)
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"
+
+
+class Stopped(LookonceError):
+    """A signal ended the deployment. `forced`: a second one came before it had drained."""
+
+    def __init__(self, *, forced: bool) -> None:
+        super().__init__("killed" if forced else "stopped")
+        self.forced = forced
+
+
+class UnreadableFile(LookonceError):
+    """A file that was named cannot be read."""
+
+
+class NothingAnswers(LookonceError):
+    """There is no server at a URL, or it does not answer."""
+
+
+class ServerRefused(LookonceError):
+    """The server answered with an error, whose message this is."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"the server refused ({status}): {message}")
+        self.status = status

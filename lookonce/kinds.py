@@ -1,0 +1,137 @@
+"""How one setting's text is read, and how its value is shown. Pure."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
+SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)")
+ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s\[\]:,/]+):\d{1,5}")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of setting.
+
+    Attributes:
+        metavar: What stands for the value in --help.
+        read: Text → value. Raises `typer.BadParameter`, whose message says what would be right.
+        show: Value → text that `read` takes.
+    """
+
+    metavar: str
+    read: Callable[[str], Any]
+    show: Callable[[Any], str] = str
+
+
+def read_size(text: str) -> int:
+    """Bytes: a plain number, or one with a unit: 512MiB, 1.5GiB, 1GB, 64K."""
+    match = SIZE.fullmatch(text.strip())
+    scale = UNITS.get(match["unit"].upper()) if match else None
+    if match is None or scale is None:
+        raise typer.BadParameter(f"{text!r} is not a size: write bytes, or a number with a unit, like 512MiB or 1GB")
+    return round(float(match["number"]) * scale) if "." in match["number"] else int(match["number"]) * scale
+
+
+def show_size(num_bytes: int) -> str:
+    """The shortest exact form: 20MiB, 1GiB, 1000."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        count, rest = divmod(num_bytes, UNITS[unit.upper()])
+        if count and not rest:
+            return f"{count}{unit}"
+    return str(num_bytes)
+
+
+def read_seconds(text: str) -> float:
+    """A finite number of seconds, not negative."""
+    try:
+        seconds = float(text.strip().removesuffix("s"))
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def show_seconds(seconds: float) -> str:
+    """Without a decimal point where none is needed."""
+    return f"{seconds:.15g}"
+
+
+def read_count(text: str) -> int:
+    """A whole number from 1."""
+    return _read_whole(text, 1, None)
+
+
+def read_port(text: str) -> int:
+    """A TCP port; 0 stands for any free one."""
+    return _read_whole(text, 0, MAX_PORT)
+
+
+def _read_whole(text: str, least: int, most: int | None) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if number < least or (most is not None and number > most):
+        bounds = f"from {least} to {most}" if most is not None else f"from {least}"
+        raise typer.BadParameter(f"{text!r} is not a whole number {bounds}")
+    return number
+
+
+def read_address(text: str) -> str:
+    """`host:port`; an IPv6 address in brackets."""
+    text = text.strip()
+    if not ADDRESS.fullmatch(text) or int(text.rpartition(":")[2]) > MAX_PORT:
+        raise typer.BadParameter(f"{text!r} is not an address: write HOST:PORT")
+    return text
+
+
+def read_addresses(text: str) -> tuple[str, ...]:
+    """Addresses with commas between them, each once."""
+    addresses = tuple(read_address(part) for part in text.split(","))
+    if len(set(addresses)) != len(addresses):
+        raise typer.BadParameter(f"{text!r} has an address twice")
+    return addresses
+
+
+def show_addresses(addresses: Sequence[str]) -> str:
+    """The same with commas."""
+    return ",".join(addresses)
+
+
+def read_text(text: str) -> str:
+    """Any text but none."""
+    if not text:
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+def one_of(words: Sequence[str]) -> Callable[[str], str]:
+    """A reader that takes these words alone."""
+
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+SIZES = Kind("SIZE", read_size, show_size)
+SECONDS = Kind("SECONDS", read_seconds, show_seconds)
+COUNT = Kind("N", read_count)
+PORT = Kind("PORT", read_port)
+HOST_PORT = Kind("HOST:PORT", read_address)
+HOST_PORTS = Kind("HOST:PORT[,…]", read_addresses, show_addresses)
+TEXT = Kind("TEXT", read_text)
+URL = Kind("URL", read_text)
+FILE = Kind("PATH", read_text)
+LOG_LEVEL = Kind("LEVEL", one_of(LOG_LEVELS))
+DTYPE = Kind("DTYPE", one_of(DTYPES))

@@ -1,0 +1,68 @@
+"""The command line as a whole: what it costs to start, and how it refuses."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.deployment import environment, free_port
+from tests.lookonce.serving import lookonce
+
+
+def test_the_version_is_told() -> None:
+    """--version prints one line."""
+    done = lookonce("--version")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "lookonce")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["serve", "--help"], ["vision", "--help"], ["inspect", "--help"], ["ask", "x.png", "-q", "?"]],
+)
+def test_what_needs_no_model_imports_no_torch(command: list[str]) -> None:
+    """Help and questions come at once: neither torch nor transformers is imported."""
+    script = (
+        "import sys\nfrom lookonce.cli import main\n"
+        f"sys.argv = ['lookonce', *{command!r}, *{['--server', 'http://127.0.0.1:1'] if 'ask' in command else []!r}]\n"
+        "try:\n    main()\nfinally:\n    print('loaded', sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=100, check=False
+    )
+    assert "loaded []" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ask", "x.png"], "-q QUESTION"),
+        (["ask", "x.png", "-q", "?", "--choices", "yes,,no"], "yes,no"),
+        (["ask", "x.png", "-q", "?", "--server", "http://x", "--model", "demo"], "not both"),
+        (["serve", "--model", "/nowhere"], "'/nowhere' is not a directory"),
+        (["serve", "--model", "demo", "--cache-bytes", "3"], "--cache-bytes or LOOKONCE_CACHE_BYTES"),
+        (["doctor", "--vision", "here"], "HOST:PORT"),
+        (["gateway", "--vision", "a:1"], "--language"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(arguments: list[str], told: str) -> None:
+    """What cannot be meant ends with status 2 and says what would be right."""
+    done = lookonce(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_a_worker_that_cannot_read_its_environment_names_the_variable() -> None:
+    """A bad LOOKONCE_ value stops a process before anything is loaded."""
+    worker = ["language", "--model", "demo", "--listen", "127.0.0.1:0", "--cache", "memory://", "--vision", "a:1"]
+    done = lookonce(*worker, LOOKONCE_KV_BYTES="a lot")
+    assert done.returncode == 2
+    assert "LOOKONCE_KV_BYTES" in done.stderr
+
+
+def test_a_question_without_a_server_says_how_to_start_one() -> None:
+    """The failure is one line on standard error, and the status 1."""
+    done = lookonce("ask", "x.png", "-q", "?", "--server", f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
