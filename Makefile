@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := protos rpc telemetry checkpoint cache vision_server lm_server gateway lookonce demo tests
+PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway lookonce demo tests
 
 .PHONY: setup demo test check format protos train-demo
 

@@ -51,13 +51,18 @@ def order_runs(runs: Sequence[Run]) -> list[Run]:
 class StepAttention:
     """How the rows of one step attend; the same for every layer.
 
-    `runs` are in the order of `order_runs`, their rows one after the other.
+    `runs` are in the order of `order_runs`, their rows one after the other, their blocks placed in `memory`.
     """
 
     def __init__(self, runs: Sequence[Run], memory: KvMemory) -> None:
         self._memory = memory
         self._placed = _place(runs)
         self._ends = {run.block.block_id: run.end for run in runs}
+        self._rows = torch.cat(
+            [torch.arange(memory.start(run.block) + run.start, memory.start(run.block) + run.end) for run in runs]
+        )
+        self._singles = _Singles([placed for placed in self._placed if placed.run.num_rows == 1], memory)
+        self._longer = [placed for placed in self._placed if placed.run.num_rows > 1]
         depth = max((len(run.ancestors) for run in runs), default=0)
         self._levels = [self._level(index) for index in range(depth)]
 
@@ -76,40 +81,30 @@ class StepAttention:
         Returns:
             [Hq, R, D], in the queries' dtype.
         """
-        for placed in self._placed:
+        self._memory.write(layer, self._rows, keys, values)
+        out = torch.empty(queries.shape, dtype=torch.float32, device=queries.device)
+        lse = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
+        for placed in self._longer:
             rows = slice(placed.first_row, placed.end_row)
-            self._memory.write(layer, placed.run.block, placed.run.start, keys[:, rows], values[:, rows])
-        total = self._own(layer, queries, keys, values, scale)
+            part = self._own(layer, placed.run, queries[:, rows], keys[:, rows], values[:, rows], scale)
+            out[:, rows], lse[:, rows] = part
+        self._singles.attend(layer, queries, scale, (out, lse))
         for level in self._levels:
             for lookback in level:
                 rows = slice(lookback.first_row, lookback.end_row)
-                seen = self._memory.read(layer, lookback.block, lookback.num_tokens)
-                _merge_rows(total, attend_all(queries[:, rows], *seen, scale), rows)
-        return total[0].to(queries.dtype)
+                seen = self._memory.read(layer, self._memory.start(lookback.block), lookback.num_tokens)
+                _merge_rows((out, lse), attend_all(queries[:, rows], *seen, scale), rows)
+        return out.to(queries.dtype)
 
     def _own(
-        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+        self, layer: int, run: Run, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
     ) -> Partial:
-        parts = [self._own_part(layer, placed, queries, keys, values, scale) for placed in self._placed]
-        return torch.cat([part[0] for part in parts], dim=1), torch.cat([part[1] for part in parts], dim=1)
-
-    def _own_part(
-        self,
-        layer: int,
-        placed: _Placed,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        scale: float,
-    ) -> Partial:
-        run, rows = placed.run, slice(placed.first_row, placed.end_row)
-        if run.num_rows == 1:
-            return attend_all(queries[:, rows], *self._memory.read(layer, run.block, run.end), scale)
-        part = attend_causally(queries[:, rows], keys[:, rows], values[:, rows], scale)
-        if run.start:
-            earlier = attend_all(queries[:, rows], *self._memory.read(layer, run.block, run.start), scale)
-            part = merge(part, earlier)
-        return part
+        """A run's rows over their own block: causally over each other, and over all that came before them."""
+        part = attend_causally(queries, keys, values, scale)
+        if not run.start:
+            return part
+        earlier = self._memory.read(layer, self._memory.start(run.block), run.start)
+        return merge(part, attend_all(queries, *earlier, scale))
 
     def _level(self, index: int) -> list[_Lookback]:
         """The lookbacks at one depth of the tree, neighbours at the same block joined."""
@@ -125,6 +120,41 @@ class StepAttention:
             else:
                 found.append(_Lookback(block, num_tokens, placed.first_row, placed.end_row))
         return found
+
+
+class _Singles:
+    """The runs of one row, decoding sequences mostly, over their own blocks: all of them in one call.
+
+    Blocks differ in length, so their tokens are gathered into a rectangle and what lies beyond an end is masked.
+    """
+
+    def __init__(self, placed: Sequence[_Placed], memory: KvMemory) -> None:
+        self._memory = memory
+        self._any = bool(placed)
+        if not placed:
+            return
+        ends = torch.tensor([one.run.end for one in placed])
+        starts = torch.tensor([memory.start(one.run.block) for one in placed])
+        steps = torch.arange(int(ends.max()))
+        # Past a block's end its first token stands in, masked below: it has certainly been written.
+        self._is_beyond = steps[None] >= ends[:, None]
+        self._tokens = starts[:, None] + steps[None].masked_fill(self._is_beyond, 0)
+        self._rows = torch.tensor([one.first_row for one in placed])
+
+    def attend(self, layer: int, queries: torch.Tensor, scale: float, total: Partial) -> None:
+        """Writes output and log-sum-exp of these rows into `total`."""
+        if not self._any:
+            return
+        rows = self._rows.to(queries.device)
+        keys, values = self._memory.gather(layer, self._tokens)
+        num_runs, num_kv_heads, _, head_dim = keys.shape
+        # [Hq, N, D] → [N, Hkv, G, D]: the heads that share a key head are rows of one product.
+        grouped = queries.index_select(1, rows).transpose(0, 1).reshape(num_runs, num_kv_heads, -1, head_dim)
+        hidden = torch.zeros(self._is_beyond.shape, dtype=queries.dtype).masked_fill(self._is_beyond, float("-inf"))
+        mask = hidden.to(queries.device)[:, None, None].expand(-1, 1, grouped.shape[2], -1)
+        out, lse = _attention(grouped, keys, values, scale, mask=mask)
+        total[0].index_copy_(1, rows, out.reshape(num_runs, -1, head_dim).transpose(0, 1))
+        total[1].index_copy_(1, rows, lse.reshape(num_runs, -1).transpose(0, 1))
 
 
 def _place(runs: Sequence[Run]) -> list[_Placed]:
@@ -144,28 +174,39 @@ def attend_all(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, 
     num_heads, num_rows, head_dim = queries.shape
     num_kv_heads = keys.shape[0]
     stacked = queries.reshape(num_kv_heads, num_heads // num_kv_heads * num_rows, head_dim)
-    out, lse = _attention(stacked, keys, values, scale, is_causal=False)
+    out, lse = _attention(stacked[None], keys[None], values[None], scale)
     return out.reshape(num_heads, num_rows, head_dim), lse.reshape(num_heads, num_rows)
 
 
 def attend_causally(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Partial:
     """Row r over keys 0 to r: queries [Hq, R, D], keys and values [Hkv, R, D]."""
     group = queries.shape[0] // keys.shape[0]
-    return _attention(
-        queries, keys.repeat_interleave(group, 0), values.repeat_interleave(group, 0), scale, is_causal=True
-    )
+    keys, values = (each.repeat_interleave(group, 0)[None] for each in (keys, values))
+    out, lse = _attention(queries[None], keys, values, scale, is_causal=True)
+    return out[0], lse[0]
 
 
 def _attention(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, *, is_causal: bool
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    scale: float,
+    *,
+    is_causal: bool = False,
+    mask: torch.Tensor | None = None,
 ) -> Partial:
-    """Plain attention [H, R, D] × [H, S, D] that also returns its log-sum-exp [H, R] in float32."""
+    """Plain attention [B, H, R, D] × [B, H, S, D] that also returns its log-sum-exp [B, H, R] in float32.
+
+    `mask` [B, 1, R, S] is added to the scores.
+    """
     if queries.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries[None], keys[None], values[None], 0.0, is_causal, scale=scale
+            queries, keys, values, 0.0, is_causal, attn_mask=mask, scale=scale
         )
-        return out[0].float(), lse[0].float()
-    scores = torch.matmul(queries.float(), keys.float().transpose(1, 2)) * scale
+        return out.float(), lse.float()
+    scores = torch.matmul(queries.float(), keys.float().transpose(-1, -2)) * scale
+    if mask is not None:
+        scores = scores + mask
     if is_causal:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(future, float("-inf"))

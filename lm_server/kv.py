@@ -1,58 +1,84 @@
-"""Keys and values in memory, by block id and layer."""
+"""Keys and values in memory: for each layer one row of tokens, in which every block has a contiguous range."""
+
+from collections.abc import Iterable, Sequence
 
 import torch
 
+from lm_server.arena import Arena, Move
 from lm_server.segments import Block
 
 
 class KvMemory:
     """The tensors behind the ledger's blocks.
 
-    Every block has, for each layer, keys and values [2, Hkv, room, D] on the device that the layer runs on. A block's
-    memory appears at its first write and grows with its capacity; `free` drops it.
+    Each layer has keys and values [Hkv, T, D] on its own device, T being the budget in tokens. They are reserved at the
+    first write and, on the CPU, take real memory only where something was written.
     """
 
-    def __init__(self, num_layers: int) -> None:
-        self._num_layers = num_layers
-        self._blocks: dict[int, list[torch.Tensor | None]] = {}
+    def __init__(self, num_layers: int, num_tokens: int) -> None:
+        self._arena = Arena(num_tokens)
+        self._keys: list[torch.Tensor | None] = [None] * num_layers
+        self._values: list[torch.Tensor | None] = [None] * num_layers
 
-    def write(self, layer: int, block: Block, start: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Puts keys and values [Hkv, R, D] at the block's tokens `start` to `start + R`."""
-        room = self._room(layer, block, start, keys)
-        end = start + keys.shape[1]
-        room[0, :, start:end] = keys
-        room[1, :, start:end] = values
+    def place(self, blocks: Iterable[Block]) -> None:
+        """Makes room for blocks that are new or have grown. Must come before a step's indices are taken."""
+        for block in blocks:
+            moves = self._arena.place(block.block_id, block.capacity)
+            if moves:
+                self._move(moves)
 
-    def read(self, layer: int, block: Block, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [Hkv, num_tokens, D] of the block's first tokens, as views."""
-        room = self._blocks[block.block_id][layer]
-        if room is None:
-            raise RuntimeError("a block is read after it was written")
-        return room[0, :, :num_tokens], room[1, :, :num_tokens]
+    def start(self, block: Block) -> int:
+        """Where the block's first token is in every layer's row."""
+        return self._arena.start(block.block_id)
 
-    def free(self, block_ids: tuple[int, ...]) -> None:
-        """Drops the memory of blocks; those never written are passed over."""
-        for block_id in block_ids:
-            self._blocks.pop(block_id, None)
+    def write(self, layer: int, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Puts keys and values [Hkv, R, D] at the tokens `rows` [R] of the layer's row."""
+        self._layer(self._keys, layer, keys).index_copy_(1, rows.to(keys.device), keys)
+        self._layer(self._values, layer, values).index_copy_(1, rows.to(values.device), values)
+
+    def read(self, layer: int, start: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [Hkv, num_tokens, D] from token `start` of the layer's row on, as views."""
+        keys, values = self._written(layer)
+        return keys[:, start : start + num_tokens], values[:, start : start + num_tokens]
+
+    def gather(self, layer: int, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [N, Hkv, L, D] of the tokens [N, L] of the layer's row, copied."""
+        num_runs, length = tokens.shape
+        keys, values = (
+            row.index_select(1, tokens.reshape(-1).to(row.device))
+            .view(row.shape[0], num_runs, length, row.shape[2])
+            .transpose(0, 1)
+            for row in self._written(layer)
+        )
+        return keys, values
+
+    def free(self, block_ids: Iterable[int]) -> None:
+        """Gives up the ranges of blocks; those never written are passed over."""
+        self._arena.free(block_ids)
 
     @property
     def num_blocks(self) -> int:
-        """Blocks that hold memory now."""
-        return len(self._blocks)
+        """Blocks that have a range now."""
+        return len(self._arena)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes held now."""
-        return sum(room.nbytes for layers in self._blocks.values() for room in layers if room is not None)
+    def _written(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self._keys[layer], self._values[layer]
+        if keys is None or values is None:
+            raise RuntimeError("a layer is read after it was written")
+        return keys, values
 
-    def _room(self, layer: int, block: Block, used: int, like: torch.Tensor) -> torch.Tensor:
-        layers = self._blocks.setdefault(block.block_id, [None] * self._num_layers)
-        room = layers[layer]
-        if room is not None and room.shape[2] >= block.capacity:
-            return room
-        num_kv_heads, _, head_dim = like.shape
-        larger = torch.empty(2, num_kv_heads, block.capacity, head_dim, dtype=like.dtype, device=like.device)
-        if room is not None:
-            larger[:, :, :used] = room[:, :, :used]
-        layers[layer] = larger
-        return larger
+    def _layer(self, rows: list[torch.Tensor | None], layer: int, like: torch.Tensor) -> torch.Tensor:
+        row = rows[layer]
+        if row is None:
+            num_kv_heads, _, head_dim = like.shape
+            row = torch.empty(num_kv_heads, self._arena.size, head_dim, dtype=like.dtype, device=like.device)
+            rows[layer] = row
+        return row
+
+    def _move(self, moves: Sequence[Move]) -> None:
+        for row in (*self._keys, *self._values):
+            if row is None:
+                continue
+            taken = [row[:, move.source : move.source + move.count].clone() for move in moves]
+            for move, tokens in zip(moves, taken, strict=True):
+                row[:, move.target : move.target + move.count] = tokens

@@ -119,8 +119,8 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
 
 def make_engine(settings: LanguageSettings, half: LoadedLanguage, tokenizer: object) -> Engine:
     """The engine of a loaded half, its thread not yet started."""
-    runner = ModelRunner(half.model)
-    ledger = KvLedger(settings.kv_bytes // runner.kv_bytes_per_token)
+    runner = ModelRunner(half.model, settings.kv_bytes)
+    ledger = KvLedger(runner.kv_tokens)
     limits = SchedulerLimits(max_rows=settings.max_step_rows, max_running=settings.max_running)
     return Engine(
         runner,

@@ -35,6 +35,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 1024, 4096, 5
     text.num_attention_heads, text.num_key_value_heads = 16, 4
     text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
+    text.layer_types = ["full_attention"] * text.num_hidden_layers
     config.vision_config.hidden_size = text.hidden_size
     torch.manual_seed(0)
     model = transformers.Qwen2VLForConditionalGeneration(config)

@@ -107,13 +107,19 @@ class Workshop:
         """A running engine."""
         options = {"max_rows": 64, "max_running": 64, **limits}
         scheduler = Scheduler(KvLedger(kv_tokens), SchedulerLimits(**options))
-        runner = ModelRunner(self.model)
+        runner = ModelRunner(self.model, kv_tokens * kv_bytes_per_token(self.model.config.text_config))
         engine = Engine(runner, scheduler, self.tokenizer, end_tokens=self.end_tokens, max_questions=10_000)
         engine.start()
         try:
             yield Bench(self, engine, scheduler, runner)
         finally:
             engine.stop()
+
+
+def kv_bytes_per_token(text: Any) -> int:
+    """Bytes of keys and values that a token takes in float32."""
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * 4)
 
 
 def oracle_messages(case: Case) -> list[dict[str, Any]]:

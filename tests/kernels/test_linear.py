@@ -1,0 +1,48 @@
+"""Packed linear layers against torch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from kernels import PackedLinear, pack_linears
+from kernels.linear import can_pack
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 3, 32, 300])
+@pytest.mark.parametrize("sizes", [(48, 96), (33, 7), (768, 256)])
+def test_a_packed_layer_equals_the_plain_one(rows: int, bias: bool, sizes: tuple[int, int]) -> None:
+    """For any number of rows and odd sizes too the output is the plain layer's up to float32 rounding."""
+    torch.manual_seed(rows)
+    linear = nn.Linear(*sizes, bias=bias)
+    inputs = torch.randn(1, rows, sizes[0])
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(inputs), linear(inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_is_as_exact_as_the_plain_one() -> None:
+    """In bfloat16 the packed layer is no further from the float64 product than the plain one's rounding allows."""
+    linear = nn.Linear(256, 128).to(torch.bfloat16)
+    if not can_pack(linear):
+        pytest.skip("this processor has no bfloat16 in oneDNN")
+    inputs = torch.randn(40, 256, dtype=torch.bfloat16)
+    exact = inputs.double() @ linear.weight.double().T + linear.bias.double()
+    with torch.inference_mode():
+        packed_error = (PackedLinear(linear)(inputs).double() - exact).abs().max()
+        plain_error = (linear(inputs).double() - exact).abs().max()
+    assert packed_error <= 2 * plain_error + 1e-3
+
+
+def test_only_plain_linears_are_replaced() -> None:
+    """Every linear below a module is replaced, and nothing else."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 2)), nn.Embedding(3, 4))
+    assert pack_linears(module) == 2
+    assert isinstance(module[0], PackedLinear)
+    assert isinstance(module[1][1], PackedLinear)
+    assert isinstance(module[2], nn.Embedding)
+    assert sum(parameter.numel() for parameter in module.parameters()) == 16 + 12
+
+
+def test_what_cannot_be_packed_is_left_alone() -> None:
+    """Offloaded weights and dtypes that oneDNN does not take stay as they are."""
+    assert pack_linears(nn.Sequential(nn.Linear(4, 8, device="meta"), nn.Linear(8, 2, dtype=torch.float64))) == 0
