@@ -1,17 +1,20 @@
 """Uploads a picture once and asks many questions about it, through the plain HTTP interface.
 
-    python examples/many_questions.py demo/images/scene-1.png "How many shapes are there?" "What color is the circle?"
+python examples/many_questions.py demo/images/scene-1.png "How many shapes are there?" "What color is the circle?"
 """
 
+import os
 import sys
 from pathlib import Path
 
 import httpx
 
+SERVER = os.environ.get("LOOKONCE_SERVER", "http://127.0.0.1:8000")
+
 
 def main(path: str, *questions: str) -> None:
     """Prints each answer with what was reused for it."""
-    with httpx.Client(base_url="http://127.0.0.1:8000", timeout=120) as http:
+    with httpx.Client(base_url=SERVER, timeout=120) as http:
         image = http.post("/v1/images", content=Path(path).read_bytes()).raise_for_status().json()
         body = {"images": [f"image:{image['id']}"], "questions": [{"text": question} for question in questions]}
         reply = http.post("/v1/answers", json=body).raise_for_status().json()
