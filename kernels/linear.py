@@ -8,6 +8,8 @@ nothing is held twice.
 import torch
 from torch import nn
 
+from kernels.patches import is_patch_embedding, patch_linear
+
 # The layout is made for this many rows; neighbours a factor of eight away cost the same.
 LAYOUT_ROWS = 256
 
@@ -43,6 +45,18 @@ def pack_linears(module: nn.Module) -> int:
                 setattr(parent, name, PackedLinear(child))
                 packed += 1
     return packed
+
+
+def pack_patch_embedding(tower: nn.Module) -> bool:
+    """Replaces a vision tower's `patch_embed` by a packed layer over flat patches; whether that could be done."""
+    embedding = getattr(tower, "patch_embed", None)
+    if not isinstance(embedding, nn.Module) or not is_patch_embedding(embedding):
+        return False
+    linear = patch_linear(embedding.get_submodule("proj"))  # type: ignore[arg-type]  # is_patch_embedding has looked
+    if not can_pack(linear):
+        return False
+    tower.patch_embed = PackedLinear(linear)
+    return True
 
 
 def can_pack(linear: nn.Linear) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from checkpoint import LoadedVision
+from kernels import pack_linears, pack_patch_embedding
 from vision_server.preprocess import PreparedImage
 
 
@@ -20,13 +21,15 @@ class Embedding:
 
 
 class VisionTower:
-    """A loaded vision half. Not safe to call from two threads at once."""
+    """A loaded vision half, which it packs where that can be done. Not safe to call from two threads at once."""
 
     def __init__(self, loaded: LoadedVision) -> None:
         self._model = loaded.model
         self._dtype = loaded.dtype
         self._merge_size = loaded.description.spatial_merge_size
         self._device = next(loaded.model.parameters()).device
+        pack_patch_embedding(loaded.model)
+        pack_linears(loaded.model)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage]) -> list[Embedding]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kernels import PackedLinear, pack_linears
+from kernels import PackedLinear, pack_linears, pack_patch_embedding
 from kernels.linear import can_pack
 
 
@@ -46,3 +46,33 @@ def test_only_plain_linears_are_replaced() -> None:
 def test_what_cannot_be_packed_is_left_alone() -> None:
     """Offloaded weights and dtypes that oneDNN does not take stay as they are."""
     assert pack_linears(nn.Sequential(nn.Linear(4, 8, device="meta"), nn.Linear(8, 2, dtype=torch.float64))) == 0
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_patch_embedding_equals_its_convolution(bias: bool) -> None:
+    """A tower's patch embedding as a packed product gives what its convolution over separate patches gave."""
+
+    class PatchEmbed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = nn.Conv3d(3, 32, (2, 4, 4), stride=(2, 4, 4), bias=bias)
+
+        def forward(self, patches: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.proj(patches.view(-1, 3, 2, 4, 4)).view(-1, 32)
+            return out
+
+    tower = nn.Module()
+    tower.patch_embed = PatchEmbed()
+    patches = torch.randn(50, 96)
+    with torch.inference_mode():
+        expected = tower.patch_embed(patches)
+        assert pack_patch_embedding(tower)
+        torch.testing.assert_close(tower.patch_embed(patches), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_other_convolutions_are_left_alone() -> None:
+    """A tower without a patch embedding of that form is not touched."""
+    tower = nn.Module()
+    tower.patch_embed = nn.Sequential(nn.Linear(2, 2))
+    assert not pack_patch_embedding(tower)
+    assert not pack_patch_embedding(nn.Module())

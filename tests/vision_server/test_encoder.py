@@ -19,7 +19,7 @@ from vision_server.preprocess import ImagePreprocessor
 
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_embeddings_equal_the_whole_models(family: str, checkpoint: MakeCheckpoint) -> None:
-    """An entry fetched over gRPC is bitwise what the whole model computes, DeepStack layers included."""
+    """An entry fetched over gRPC is what the whole model computes up to float32 rounding, DeepStack layers included."""
     model_dir = checkpoint(family)
     whole = oracle.load(model_dir)
     files = [png(1, 130, 90), file_of(picture(45, 70, 2), "JPEG"), png(3, 8, 8)]
@@ -37,7 +37,8 @@ async def test_embeddings_equal_the_whole_models(family: str, checkpoint: MakeCh
             assert image.image_tokens == entry.num_tokens == expected.pooler_output[0].shape[0]
             assert len(entry.tensors) == 1 + len(layers)
             for tensor, whole_tensor in zip(entry.tensors, [expected.pooler_output[0], *layers], strict=True):
-                assert torch.equal(to_torch(tensor), whole_tensor)
+                difference = (to_torch(tensor) - whole_tensor).abs().max()
+                assert difference <= 1e-5 * whole_tensor.abs().max()
             description = worker.worker.loaded.description
             check_model(
                 entry,
