@@ -43,8 +43,8 @@ def named(scene: Scene, name: str) -> SceneObject:
 
 
 def test_there_are_at_least_eight_kinds() -> None:
-    """Ten kinds of short questions and a description."""
-    assert len(KINDS) == 11
+    """Eleven kinds of short questions and a description."""
+    assert len(KINDS) == 12
 
 
 def test_a_seed_gives_the_same_questions() -> None:
@@ -119,6 +119,17 @@ def test_relations_match_the_geometry_with_a_margin(kind: str, axis: str) -> Non
         assert abs(a - b) >= RELATION_MARGIN
         truth = a < b if match[2] in ("left", "above") else a > b
         assert question.answer == ("yes" if truth else "no")
+
+
+def test_sides_match_the_geometry_with_a_margin() -> None:
+    """Either-or questions name the side that the two centres give, clearly apart along that axis."""
+    for scene, question in asked("side"):
+        match = re.search(r"Is the (.+?) (left or right of|above or below) the (.+)\?", question.text)
+        assert match is not None
+        axis, words = ("x", ("left", "right")) if "left" in match[2] else ("y", ("above", "below"))
+        a, b = (getattr(named(scene, match[i]), axis) for i in (1, 3))
+        assert abs(a - b) >= RELATION_MARGIN
+        assert question.answer == words[a > b]
 
 
 def test_places_keep_clear_of_the_middle() -> None:

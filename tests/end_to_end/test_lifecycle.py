@@ -1,0 +1,94 @@
+"""How processes begin, end and are watched: health, reflection, disconnects, drains."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from tests.deployment import Deployment, deploy, wait_until
+from tests.end_to_end.asking import chat, chat_body
+from tests.families import make
+from tests.lm_server.workshop import ask
+
+SERVICES = {"vision": "lookonce.vision.v1.VisionService", "language": "lookonce.language.v1.LanguageService"}
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2-VL checkpoint."""
+    return make("qwen2_vl", tmp_path_factory.mktemp("lifecycle") / "model")
+
+
+@pytest.fixture
+def deployment(model_dir: Path, tmp_path: Path) -> Iterator[Deployment]:
+    """A deployment of its own for each test."""
+    with deploy(model_dir, "memory://", tmp_path) as deployed:
+        yield deployed
+
+
+def long_chat(deployment: Deployment) -> dict[str, object]:
+    """A chat that goes on for a long while."""
+    return chat_body(ask("Tell me everything.", 1), "model", stream=True, max_tokens=3000)
+
+
+def test_health_and_reflection_are_the_standard_ones(deployment: Deployment) -> None:
+    """Both workers answer the standard health service, whole and by service, and list their methods by reflection."""
+    for process, service in zip(deployment.processes[:2], SERVICES.values(), strict=True):
+        with grpc.insecure_channel(process.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            for name in ("", service):
+                reply = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+                assert reply.status == health_pb2.HealthCheckResponse.SERVING
+            listed = ProtoReflectionDescriptorDatabase(channel).get_services()
+            assert {service, "grpc.health.v1.Health"} <= set(listed)
+
+
+def test_a_client_that_leaves_stops_the_generation(deployment: Deployment) -> None:
+    """When a client disconnects in mid-stream its question leaves the batch, and the next one is answered."""
+    with deployment.http.stream("POST", "/v1/chat/completions", json=long_chat(deployment)) as response:
+        next(response.iter_lines())
+        wait_until(lambda: deployment.language_info().running == 1, "the question to run")
+    wait_until(lambda: deployment.language_info().running == 0, "the question to stop", 20)
+    generated = deployment.language_info().counters["lookonce_generated_tokens_total"]
+    assert generated < 3000
+    assert chat(deployment.http, ask("Hello there."), "model").num_tokens > 0
+
+
+@pytest.mark.parametrize("half", ["vision", "language"])
+def test_sigterm_drains_and_exits_zero(deployment: Deployment, half: str) -> None:
+    """On SIGTERM a worker ends with status 0."""
+    assert (deployment.vision if half == "vision" else deployment.language)[0].stop() == 0
+
+
+def test_a_running_answer_outlives_sigterm_within_the_grace(deployment: Deployment) -> None:
+    """An answer that is being streamed when the language worker is told to stop comes whole."""
+    body = chat_body(ask("Tell me everything.", 1), "model", stream=True, max_tokens=200)
+    with deployment.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        deployment.language[0].signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert deployment.language[0].wait() == 0
+
+
+def test_a_killed_worker_never_looks_like_a_finished_answer(deployment: Deployment) -> None:
+    """When the language worker is killed in mid-stream the stream ends with an error event, never with [DONE]."""
+    with deployment.http.stream("POST", "/v1/chat/completions", json=long_chat(deployment)) as response:
+        lines = response.iter_lines()
+        next(lines)
+        deployment.language[0].kill()
+        rest = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    assert "[DONE]" not in rest
+    assert "error" in json.loads(rest[-1])
+    refused = httpx.post(f"{deployment.url}/v1/chat/completions", json=chat_body(ask("Hi."), "model"), timeout=60)
+    assert refused.status_code == 503
+    deployment.language[0].start()
+    deployment.wait_paired()
+    assert chat(deployment.http, ask("Hello there."), "model").num_tokens > 0
