@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from redis import exceptions as refusals
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -18,6 +18,7 @@ from cache.entry import BytesLike
 from cache.errors import StoreUnavailable
 from cache.metrics import PUTS_DROPPED
 from cache.store import Head, StoreLimits, check_size
+from cache.wire import SocketConnection, TcpConnection, TlsConnection
 
 # What a server answers when it will not keep a value, by the first word of its answer.
 _REFUSALS = {
@@ -116,12 +117,12 @@ def _pool(address: StoreAddress, limits: StoreLimits) -> BlockingConnectionPool:
 
 def _transport(address: StoreAddress) -> dict[str, Any]:
     if address.scheme == "unix":
-        return {"connection_class": UnixDomainSocketConnection, "path": address.path}
+        return {"connection_class": SocketConnection, "path": address.path}
     place = {"host": address.host, "port": address.port, "socket_keepalive": True}
     if address.scheme == "redis":
-        return {"connection_class": Connection, **place}
+        return {"connection_class": TcpConnection, **place}
     return {
-        "connection_class": SSLConnection,
+        "connection_class": TlsConnection,
         **place,
         "ssl_ca_certs": address.ca_file,
         "ssl_certfile": address.certificate_file,
