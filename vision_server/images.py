@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
-from cache import DamagedEntry, Header, decode_header, entry_key, image_id, original_key
+from cache import Damage, DamagedEntry, Header, decode_header, entry_key, image_id, original_key
 from rpc.errors import NotFound, Unavailable
 from vision_server.decode import DECODE_VERSION
 from vision_server.flights import Flights
@@ -73,7 +73,7 @@ class Images:
 
     async def upload(self, tenant: str, image: bytes) -> ImageRecord:
         """Makes sure that an uploaded image's embedding is kept. Raises as `EncodingPipeline.entry` does."""
-        made = await asyncio.to_thread(image_id, image, {"decode": DECODE_VERSION})
+        made = await asyncio.to_thread(_id_of, image)
         place = self._place(tenant, made)
 
         async def work() -> Found:
@@ -175,6 +175,10 @@ class Images:
         image = await self._library.original(place.original)
         if image is None:
             raise NotFound(_NOT_FOUND)
+        if await asyncio.to_thread(_id_of, image) != place.image_id:
+            # The id is the hash of the bytes: these are damaged, or another image's.
+            await self._library.discard(place.original, DamagedEntry(Damage.CHECKSUM, "original bytes"))
+            raise NotFound(_NOT_FOUND)
         return image
 
     async def _encode(self, place: _Place, image: bytes, *, is_new: bool) -> Found:
@@ -213,6 +217,10 @@ class Images:
         if left_s is None:
             left_s = await self._library.ttl_s(place.entry)
         return int(time.time() + (left_s or 0))
+
+
+def _id_of(image: bytes) -> str:
+    return image_id(image, {"decode": DECODE_VERSION})
 
 
 def _count(found: Found, started: bool) -> bool:

@@ -107,6 +107,25 @@ async def test_a_flushed_store_costs_one_encoding(model: Path, server: Server) -
         assert not (await worker.encode(png())).cached
 
 
+@pytest.mark.parametrize("kind", ["another image's", "a flipped bit"])
+async def test_foreign_original_bytes_are_never_encoded(model: Path, server: Server, kind: str) -> None:
+    """Original bytes that are not those the id was made of are discarded and not encoded, described or sent."""
+    async with running(model, server.url) as worker:
+        image = await worker.encode(png(1))
+        key = original_key(image.image_id, "public")
+        damaged = bytearray(png(1))
+        damaged[len(damaged) // 2] ^= 1
+        server.client.set(key, png(2) if kind == "another image's" else bytes(damaged))
+        server.client.delete(worker.key(image.image_id))
+        encoded = counted("lookonce_images_encoded_total")
+        async with refused(NotFound):
+            await worker.fetch(image.image_id)
+        assert server.client.get(key) is None
+        assert counted("lookonce_images_encoded_total") == encoded
+        again = await worker.encode(png(1))
+        assert (again.image_id, again.cached) == (image.image_id, False)
+
+
 async def test_lost_original_bytes_are_kept_again(model: Path, server: Server) -> None:
     """An upload of an image whose entry is there and whose original bytes are gone keeps those once more."""
     async with running(model, server.url) as worker:
