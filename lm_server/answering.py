@@ -1,6 +1,7 @@
 """From checked questions to answers: images looked up, prompts built, the engine asked, its events put together."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -10,11 +11,13 @@ import numpy as np
 
 from lm_server import metrics
 from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
-from lm_server.entries import EntryLibrary, Fetched, Source
+from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.requests import Ask, ImagePart, Turn
 from protos import language_pb2
-from rpc.errors import InvalidArgument, RpcError
+from rpc.errors import Internal, InvalidArgument, RpcError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,12 @@ class Answerer:
             RpcError: an image cannot be had, the engine is full, or, of a single question, the question is no good.
         """
         started = time.monotonic()
-        images = await self._look_up(tenant, asks)
+        tenant = checked_tenant(tenant)
+        # Before any work is done for what would be refused in the end.
+        self._engine.check_room(len(asks))
+        # One fingerprint for the whole request; of a prompt without images nothing depends on the vision half.
+        fingerprint = self._library.fingerprint if any(turn.image_ids for ask in asks for turn in ask.turns) else ""
+        images = await self._look_up(tenant, fingerprint, asks)
         questions: list[_Question] = []
         for index, outcome in enumerate(await asyncio.to_thread(self._build_all, asks, images)):
             if isinstance(outcome, Prompt):
@@ -86,29 +94,43 @@ class Answerer:
             else:
                 metrics.QUESTIONS.labels("error").inc()
                 yield Done(index, outcome)
-        works = await asyncio.to_thread(self._works, questions, tenant, images)
-        run = _RequestRun(self._engine, self._library, tenant, images, started)
-        async with aclosing(run.events(works, questions)) as events:
+        works: list[Work] = []
+        taken: list[_Question] = []
+        made = await asyncio.to_thread(self._works, questions, tenant, fingerprint, images)
+        for question, work in zip(questions, made, strict=True):
+            try:
+                self._engine.check(work)
+            except InvalidArgument as exc:
+                metrics.QUESTIONS.labels("error").inc()
+                yield Done(question.index, exc)
+            else:
+                works.append(work)
+                taken.append(question)
+        run = _RequestRun(self._engine, self._library, tenant, fingerprint, images, started)
+        async with aclosing(run.events(works, taken)) as events:
             async for event in events:
                 yield event
 
     def forget(self, tenant: str, image_id: str) -> None:
-        """Drops everything this worker keeps of a deleted image. Raises what `EntryLibrary.key` raises."""
-        self._library.forget(self._library.key(tenant, image_id))
+        """Drops everything this worker keeps of a deleted image.
+
+        Raises what `EntryLibrary.fingerprint` and `EntryLibrary.key` raise.
+        """
+        self._library.forget(self._library.key(tenant, image_id, self._library.fingerprint))
         self._engine.forget(image_id)
 
-    async def _look_up(self, tenant: str, asks: Sequence[Ask]) -> dict[str, _Image]:
+    async def _look_up(self, tenant: str, fingerprint: str, asks: Sequence[Ask]) -> dict[str, _Image]:
         """What is known of every image; those whose grid is not known are fetched."""
         image_ids = dict.fromkeys(image_id for ask in asks for turn in ask.turns for image_id in turn.image_ids)
-        found = await asyncio.gather(*(self._look_up_one(tenant, image_id) for image_id in image_ids))
+        found = await asyncio.gather(*(self._look_up_one(tenant, image_id, fingerprint) for image_id in image_ids))
         return dict(zip(image_ids, found, strict=True))
 
-    async def _look_up_one(self, tenant: str, image_id: str) -> _Image:
-        key = self._library.key(tenant, image_id)
+    async def _look_up_one(self, tenant: str, image_id: str, fingerprint: str) -> _Image:
+        key = self._library.key(tenant, image_id, fingerprint)
         grid = self._library.known_grid(key)
         if grid is not None:
             return _Image(grid, self._library.local(key))
-        fetched = await self._library.fetch(tenant, image_id)
+        fetched = await self._library.fetch(tenant, image_id, fingerprint)
         return _Image(fetched.grid, fetched)
 
     def _build_all(self, asks: Sequence[Ask], images: Mapping[str, _Image]) -> list[Prompt | RpcError]:
@@ -133,9 +155,9 @@ class Answerer:
             )
         return prompt
 
-    def _works(self, questions: Sequence[_Question], tenant: str, images: Mapping[str, _Image]) -> list[Work]:
-        # Of a prompt without images nothing depends on the vision half.
-        fingerprint = self._library.fingerprint if images else ""
+    def _works(
+        self, questions: Sequence[_Question], tenant: str, fingerprint: str, images: Mapping[str, _Image]
+    ) -> list[Work]:
         embeddings = {image_id: image.fetched.embedding for image_id, image in images.items() if image.fetched}
         return [
             Work(
@@ -158,11 +180,18 @@ class _RequestRun:
     """The questions of one request while the engine has them."""
 
     def __init__(
-        self, engine: Engine, library: EntryLibrary, tenant: str, images: dict[str, _Image], started: float
+        self,
+        engine: Engine,
+        library: EntryLibrary,
+        tenant: str,
+        fingerprint: str,
+        images: dict[str, _Image],
+        started: float,
     ) -> None:
         self._engine = engine
         self._library = library
         self._tenant = tenant
+        self._fingerprint = fingerprint
         self._images = images
         self._started = started
         self._queue: asyncio.Queue[tuple[_Question, Event]] = asyncio.Queue()
@@ -181,6 +210,9 @@ class _RequestRun:
         try:
             while unanswered:
                 question, event = await self._queue.get()
+                if question.index not in unanswered:
+                    # It failed for want of an image while the engine was still to be told.
+                    continue
                 made = self._handle(question, event)
                 if isinstance(made, Done):
                     del unanswered[made.index]
@@ -216,16 +248,28 @@ class _RequestRun:
 
     async def _bring(self, question: _Question, image_ids: Sequence[str]) -> None:
         """Fetches what a question turned out to lack, because its prefix had gone, and supplies it."""
+        fetches = (self._library.fetch(self._tenant, image_id, self._fingerprint) for image_id in image_ids)
         try:
-            found = await asyncio.gather(*(self._library.fetch(self._tenant, image_id) for image_id in image_ids))
+            found = await asyncio.gather(*fetches)
         except RpcError as exc:
-            self._queue.put_nowait((question, Failed(exc)))
+            self._give_up(question, exc)
+            return
+        except Exception as exc:
+            logger.exception("an image could not be brought")
+            error = Internal("an image of this question could not be read; the server's log has the details")
+            error.__cause__ = exc
+            self._give_up(question, error)
             return
         for image_id, fetched in zip(image_ids, found, strict=True):
             self._images[image_id].fetched = fetched
         if question.ticket is not None:
             supplied = {image_id: fetched.embedding for image_id, fetched in zip(image_ids, found, strict=True)}
             self._engine.supply(question.ticket, supplied)
+
+    def _give_up(self, question: _Question, error: RpcError) -> None:
+        self._queue.put_nowait((question, Failed(error)))
+        if question.ticket is not None:
+            self._engine.cancel(question.ticket)
 
     def _answer(self, question: _Question, event: Finished) -> language_pb2.Answer:
         prompt = question.prompt

@@ -16,6 +16,8 @@ from lm_server.scheduler import Run
 from lm_server.segments import Block
 
 NAME = "lookonce_segments"
+# Tails up to this long are not told apart by length.
+SHORT_TAIL_TOKENS = 128
 
 # Output [H, R, D] of some rows over some keys, and the log-sum-exp [H, R] of their scores, float32.
 Partial = tuple[torch.Tensor, torch.Tensor]
@@ -61,7 +63,7 @@ class StepAttention:
         self._rows = torch.cat(
             [torch.arange(memory.start(run.block) + run.start, memory.start(run.block) + run.end) for run in runs]
         )
-        self._singles = _Singles([placed for placed in self._placed if placed.run.num_rows == 1], memory)
+        self._singles = [_Singles(alike, memory) for alike in _by_length(self._placed)]
         self._longer = [placed for placed in self._placed if placed.run.num_rows > 1]
         depth = max((len(run.ancestors) for run in runs), default=0)
         self._levels = [self._level(index) for index in range(depth)]
@@ -88,7 +90,8 @@ class StepAttention:
             rows = slice(placed.first_row, placed.end_row)
             part = self._own(layer, placed.run, queries[:, rows], keys[:, rows], values[:, rows], scale)
             out[:, rows], lse[:, rows] = part
-        self._singles.attend(layer, queries, scale, (out, lse))
+        for singles in self._singles:
+            singles.attend(layer, queries, scale, (out, lse))
         for level in self._levels:
             for lookback in level:
                 rows = slice(lookback.first_row, lookback.end_row)
@@ -123,16 +126,13 @@ class StepAttention:
 
 
 class _Singles:
-    """The runs of one row, decoding sequences mostly, over their own blocks: all of them in one call.
+    """Runs of one row, decoding sequences mostly, over their own blocks: all of them in one call.
 
     Blocks differ in length, so their tokens are gathered into a rectangle and what lies beyond an end is masked.
     """
 
     def __init__(self, placed: Sequence[_Placed], memory: KvMemory) -> None:
         self._memory = memory
-        self._any = bool(placed)
-        if not placed:
-            return
         ends = torch.tensor([one.run.end for one in placed])
         starts = torch.tensor([memory.start(one.run.block) for one in placed])
         steps = torch.arange(int(ends.max()))
@@ -143,8 +143,6 @@ class _Singles:
 
     def attend(self, layer: int, queries: torch.Tensor, scale: float, total: Partial) -> None:
         """Writes output and log-sum-exp of these rows into `total`."""
-        if not self._any:
-            return
         rows = self._rows.to(queries.device)
         keys, values = self._memory.gather(layer, self._tokens)
         num_runs, num_kv_heads, _, head_dim = keys.shape
@@ -164,6 +162,15 @@ def _place(runs: Sequence[Run]) -> list[_Placed]:
         placed.append(_Placed(run, row))
         row += run.num_rows
     return placed
+
+
+def _by_length(placed: Sequence[_Placed]) -> list[list[_Placed]]:
+    """The runs of one row, those of about one length together: twice of what is there is gathered at most."""
+    alike: dict[int, list[_Placed]] = {}
+    for one in placed:
+        if one.run.num_rows == 1:
+            alike.setdefault(max(one.run.end - 1, SHORT_TAIL_TOKENS - 1).bit_length(), []).append(one)
+    return list(alike.values())
 
 
 def attend_all(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Partial:

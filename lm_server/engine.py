@@ -98,13 +98,7 @@ class Ticket:
     def __init__(self, work: Work, tokenizer: Any, listener: Listener) -> None:
         self.work = work
         self.listener = listener
-        self.sequence = EngineSequence(
-            work.prompt,
-            work.keys,
-            0 if work.choices else work.max_tokens,
-            work.choices,
-            embeddings=dict(work.embeddings),
-        )
+        self.sequence = _sequence_of(work)
         self.text = TextStream(tokenizer, work.sampling.stop)
         self.sampler = Sampler(work.sampling)
         self.submitted = time.monotonic()
@@ -119,11 +113,16 @@ class Ticket:
             self.first_token_s = time.monotonic() - self.submitted
 
 
+def _sequence_of(work: Work) -> EngineSequence:
+    max_tokens = 0 if work.choices else work.max_tokens
+    return EngineSequence(work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings))
+
+
 class Engine:
     """Answers questions on one model.
 
     `end_tokens` end an answer. `max_questions` bounds the questions that are taken in and not yet
-    answered.
+    answered. `on_broken` is called from the engine's thread when it can answer nothing any more.
     """
 
     def __init__(
@@ -134,7 +133,9 @@ class Engine:
         *,
         end_tokens: frozenset[int],
         max_questions: int,
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_broken = on_broken
         self._runner = runner
         self._kv_bytes_per_token: int = runner.kv_bytes_per_token
         self._scheduler = scheduler
@@ -146,6 +147,7 @@ class Engine:
         self._num_pending = 0
         self._pending_lock = threading.Lock()
         self._stopping = False
+        self.is_broken = False
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
 
     # Called from any thread
@@ -154,6 +156,21 @@ class Engine:
         """Starts the engine's thread."""
         self._thread.start()
 
+    def check(self, work: Work) -> None:
+        """Raises `InvalidArgument` for a question that could never fit the key/value memory, even alone."""
+        budget = self._scheduler.ledger.budget_tokens
+        needed = self._scheduler.tokens_needed(_sequence_of(work))
+        if needed > budget:
+            raise InvalidArgument(
+                f"prompt and answer take {needed} tokens of key/value memory and this server has {budget}",
+                reason="CONTEXT_TOO_LONG",
+            )
+
+    def check_room(self, num_questions: int) -> None:
+        """Raises `Overloaded` where so many more questions would not be taken now."""
+        if self._num_pending + num_questions > self._max_questions:
+            raise Overloaded(f"{self._num_pending} questions are being answered already", retry_after_s=1.0)
+
     def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Ticket]:
         """Takes questions in, all or none.
 
@@ -161,18 +178,11 @@ class Engine:
             Overloaded: too many are being answered already.
             InvalidArgument: one could never fit the key/value memory, even alone.
         """
+        for work in works:
+            self.check(work)
         tickets = [Ticket(work, self._tokenizer, listener) for work, listener in zip(works, listeners, strict=True)]
-        budget = self._scheduler.ledger.budget_tokens
-        for ticket in tickets:
-            needed = self._scheduler.tokens_needed(ticket.sequence)
-            if needed > budget:
-                raise InvalidArgument(
-                    f"prompt and answer take {needed} tokens of key/value memory and this server has {budget}",
-                    reason="CONTEXT_TOO_LONG",
-                )
         with self._pending_lock:
-            if self._num_pending + len(tickets) > self._max_questions:
-                raise Overloaded(f"{self._num_pending} questions are being answered already", retry_after_s=1.0)
+            self.check_room(len(tickets))
             self._num_pending += len(tickets)
         for ticket in tickets:
             self._inbox.put(partial(self._take, ticket))
@@ -188,7 +198,7 @@ class Engine:
 
     def forget(self, image_id: str) -> None:
         """Lets no later question reuse a prefix that shows the image."""
-        self._inbox.put(lambda: self._scheduler.ledger.forget(image_id))
+        self._inbox.put(lambda: self._forget(image_id))
 
     def stop(self) -> None:
         """Fails what is left and ends the thread, after the step that is running."""
@@ -219,11 +229,21 @@ class Engine:
 
     def _serve(self) -> None:
         while not self._stopping:
-            # Before it sleeps too: what ended or was forgotten holds no memory while nothing runs.
-            self._runner.memory.free(self._scheduler.ledger.take_freed())
-            self._read_inbox()
-            if not self._scheduler.is_idle and not self._stopping:
-                self.step()
+            try:
+                self._turn()
+            except Exception:
+                logger.critical("the engine broke", exc_info=True)
+                self._break()
+
+    def _turn(self) -> None:
+        if self.is_broken:
+            self._inbox.get()()
+            return
+        # Before it sleeps too: what ended or was forgotten holds no memory while nothing runs.
+        self._runner.memory.free(self._scheduler.ledger.take_freed())
+        self._read_inbox()
+        if not self._scheduler.is_idle and not self._stopping:
+            self.step()
 
     def _read_inbox(self) -> None:
         if self._scheduler.is_idle:
@@ -241,6 +261,9 @@ class Engine:
         try:
             logits = self._runner.run(plan.runs)
         except Exception as exc:
+            if not self._runner.memory.is_intact:
+                # No prefix is what its key says any more.
+                raise
             # The model is as good as before; only the questions of this step are lost.
             logger.exception("a step failed", extra={"runs": len(plan.runs)})
             self._fail_step(plan, exc)
@@ -251,12 +274,19 @@ class Engine:
             self._collect(plan.runs[index], rows)
 
     def _collect(self, run: Run, logits: torch.Tensor) -> None:
-        ticket = self._tickets[run.sequence]
+        ticket = self._tickets.get(run.sequence)
+        if ticket is None:
+            # It failed on another run of this step.
+            return
         ticket.note_first_token()
-        if ticket.work.choices:
-            self._collect_scores(ticket, run, logits)
-        else:
-            self._collect_token(ticket, logits[-1])
+        try:
+            if ticket.work.choices:
+                self._collect_scores(ticket, run, logits)
+            else:
+                self._collect_token(ticket, logits[-1])
+        except Exception as exc:
+            logger.exception("a question failed")
+            self._fail(ticket, exc)
 
     def _collect_token(self, ticket: Ticket, logits: torch.Tensor) -> None:
         sequence = ticket.sequence
@@ -269,7 +299,7 @@ class Engine:
         if finished:
             piece += ticket.text.finish()
         if piece:
-            ticket.listener(Delta(piece))
+            self._tell(ticket, Delta(piece))
         if finished:
             self._finish(ticket, "stop" if ended or ticket.text.is_stopped else "length")
 
@@ -295,10 +325,21 @@ class Engine:
         metrics.PROMPT_TOKENS.inc(len(sequence.prompt))
         self._end(ticket)
         first_token_s = ticket.first_token_s or 0.0
-        ticket.listener(Finished(reason, logprobs, len(sequence.output), cached, first_token_s))
+        self._tell(ticket, Finished(reason, logprobs, len(sequence.output), cached, first_token_s))
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
+        try:
+            ticket.listener(event)
+        except Exception:
+            # Whoever asked is gone, with the event loop that they were on perhaps.
+            logger.exception("a listener failed")
+            self._end(ticket)
 
     def _take(self, ticket: Ticket) -> None:
         self._tickets[ticket.sequence] = ticket
+        if self.is_broken:
+            self._turn_away(ticket)
+            return
         self._scheduler.add(ticket.sequence)
 
     def _supply(self, ticket: Ticket, embeddings: Mapping[str, ImageEmbedding]) -> None:
@@ -309,7 +350,8 @@ class Engine:
     def _end(self, ticket: Ticket) -> None:
         if self._tickets.pop(ticket.sequence, None) is None:
             return
-        self._scheduler.finish(ticket.sequence)
+        if not self.is_broken:
+            self._scheduler.finish(ticket.sequence)
         with self._pending_lock:
             self._num_pending -= 1
 
@@ -317,19 +359,35 @@ class Engine:
         for sequence in plan.lacking_images:
             lacking = dict.fromkeys(span.image.image_id for span in sequence.prompt.images)
             missing = tuple(image_id for image_id in lacking if image_id not in sequence.embeddings)
-            self._tickets[sequence].listener(LackingImages(missing))
+            self._tell(self._tickets[sequence], LackingImages(missing))
 
     def _fail_step(self, plan: Plan, exc: Exception) -> None:
         self._scheduler.abandon()
         for sequence in dict.fromkeys(run.sequence for run in plan.runs):
-            ticket = self._tickets[sequence]
-            self._end(ticket)
-            error = Internal("the model failed on this question; the server's log has the details")
-            error.__cause__ = exc
-            ticket.listener(Failed(error))
+            self._fail(self._tickets[sequence], exc)
+
+    def _fail(self, ticket: Ticket, exc: Exception) -> None:
+        self._end(ticket)
+        error = Internal("the model failed on this question; the server's log has the details")
+        error.__cause__ = exc
+        self._tell(ticket, Failed(error))
+
+    def _turn_away(self, ticket: Ticket) -> None:
+        self._end(ticket)
+        self._tell(ticket, Failed(Unavailable("the language worker is shutting down", retry_after_s=1.0)))
+
+    def _forget(self, image_id: str) -> None:
+        if not self.is_broken:
+            self._scheduler.ledger.forget(image_id)
+
+    def _break(self) -> None:
+        """What the scheduler knows can no longer be trusted: nothing is run any more, and nobody is left waiting."""
+        self.is_broken = True
+        for ticket in list(self._tickets.values()):
+            self._turn_away(ticket)
+        self._on_broken()
 
     def _halt(self) -> None:
         self._stopping = True
         for ticket in list(self._tickets.values()):
-            self._end(ticket)
-            ticket.listener(Failed(Unavailable("the language worker is shutting down", retry_after_s=1.0)))
+            self._turn_away(ticket)

@@ -42,6 +42,14 @@ class Fetched:
     source: "language_pb2.ImageSource"
 
 
+def checked_tenant(tenant: str) -> str:
+    """The tenant's name, "public" for the empty one. Raises InvalidArgument."""
+    try:
+        return check_tenant(tenant)
+    except InvalidIdentity as exc:
+        raise InvalidArgument(str(exc)) from exc
+
+
 @dataclass(frozen=True, slots=True)
 class EntryShape:
     """What an entry must look like for this model."""
@@ -73,13 +81,9 @@ class EntryLibrary:
         """Of the entries read now. Raises Unpaired or Unavailable."""
         return self._pairing.require_fingerprint()
 
-    def key(self, tenant: str, image_id: str) -> str:
-        """The entry's key. Raises InvalidArgument, NotFound, Unpaired or Unavailable."""
-        fingerprint = self._pairing.require_fingerprint()
-        try:
-            tenant = check_tenant(tenant)
-        except InvalidIdentity as exc:
-            raise InvalidArgument(str(exc)) from exc
+    def key(self, tenant: str, image_id: str, fingerprint: str) -> str:
+        """The entry's key. Raises InvalidArgument or NotFound."""
+        tenant = checked_tenant(tenant)
         try:
             return entry_key(image_id, fingerprint, tenant)
         except InvalidIdentity as exc:
@@ -99,28 +103,29 @@ class EntryLibrary:
         self._local.delete(key)
         self._grids.pop(key, None)
 
-    async def fetch(self, tenant: str, image_id: str) -> Fetched:
+    async def fetch(self, tenant: str, image_id: str, fingerprint: str) -> Fetched:
         """The embedding, from the nearest place that has it. Those who ask at once share one fetch.
+
+        `fingerprint` is the one that the asker began with: the worker may since be paired with another.
 
         Raises:
             NotFound: nobody has the image.
             Unavailable: it is not in the store and no vision worker answers.
             RpcError: what else the vision worker says.
         """
-        key = self.key(tenant, image_id)
+        key = self.key(tenant, image_id, fingerprint)
         local = self._local.get(key)
         if local is not None:
             return local
         task = self._fetching.get(key)
         if task is None:
-            task = asyncio.create_task(self._fetch(key, tenant, image_id))
+            task = asyncio.create_task(self._fetch(key, tenant, image_id, fingerprint))
             self._fetching[key] = task
             task.add_done_callback(lambda _: self._fetching.pop(key, None))
         # One asker who leaves does not end it for the others.
         return await asyncio.shield(task)
 
-    async def _fetch(self, key: str, tenant: str, image_id: str) -> Fetched:
-        fingerprint = self._pairing.require_fingerprint()
+    async def _fetch(self, key: str, tenant: str, image_id: str, fingerprint: str) -> Fetched:
         entry = await self._from_store(key, fingerprint)
         source: language_pb2.ImageSource = Source.IMAGE_SOURCE_STORE
         if entry is None:

@@ -13,19 +13,25 @@ class KvMemory:
 
     Each layer has keys and values [Hkv, T, D] on its own device, T being the budget in tokens. They are reserved at the
     first write and, on the CPU, take real memory only where something was written.
+
+    Attributes:
+        is_intact: Every block's keys and values are where `start` says. False once a move failed half-way.
     """
 
     def __init__(self, num_layers: int, num_tokens: int) -> None:
         self._arena = Arena(num_tokens)
         self._keys: list[torch.Tensor | None] = [None] * num_layers
         self._values: list[torch.Tensor | None] = [None] * num_layers
+        self.is_intact = True
 
     def place(self, blocks: Iterable[Block]) -> None:
         """Makes room for blocks that are new or have grown. Must come before a step's indices are taken."""
         for block in blocks:
             moves = self._arena.place(block.block_id, block.capacity)
             if moves:
+                self.is_intact = False
                 self._move(moves)
+                self.is_intact = True
 
     def start(self, block: Block) -> int:
         """Where the block's first token is in every layer's row."""

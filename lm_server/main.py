@@ -2,6 +2,10 @@
 
 import asyncio
 import logging
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -44,11 +48,10 @@ def run(settings: LanguageSettings) -> int:
             device_map=settings.device_map,
             offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
         )
-        asyncio.run(_serve(settings, half, store))
+        return asyncio.run(_serve(settings, half, store))
     except (CheckpointError, UnsupportedFamily, LoadOptionError, InvalidStoreUrl, RpcError) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message says it all to an operator
         return 1
-    return 0
 
 
 def _open_store(settings: LanguageSettings) -> Store | None:
@@ -59,7 +62,8 @@ def _open_store(settings: LanguageSettings) -> Store | None:
     return open_store(settings.cache, limits)
 
 
-async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store | None) -> None:
+async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store | None) -> int:
+    """The exit code: 1 where the engine broke."""
     description = half.description
     checkpoint = identity(Path(settings.model))
     language_half = LanguageHalf(
@@ -76,7 +80,8 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
         store, pairing, shape, local_bytes=settings.local_cache_bytes, fetch_timeout_s=settings.fetch_timeout_s
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model, trust_remote_code=False)
-    engine = make_engine(settings, half, tokenizer)
+    # A worker that can answer nothing leaves, so that whoever watches it knows.
+    engine = make_engine(settings, half, tokenizer, partial(os.kill, os.getpid(), signal.SIGTERM))
     answerer = Answerer(
         engine,
         PromptBuilder(tokenizer, token_facts(half, tokenizer)),
@@ -115,9 +120,12 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
         await pairing.close()
         if store is not None:
             await store.close()
+    return int(engine.is_broken)
 
 
-def make_engine(settings: LanguageSettings, half: LoadedLanguage, tokenizer: object) -> Engine:
+def make_engine(
+    settings: LanguageSettings, half: LoadedLanguage, tokenizer: object, on_broken: Callable[[], None] = lambda: None
+) -> Engine:
     """The engine of a loaded half, its thread not yet started."""
     runner = ModelRunner(half.model, settings.kv_bytes)
     ledger = KvLedger(runner.kv_tokens)
@@ -128,6 +136,7 @@ def make_engine(settings: LanguageSettings, half: LoadedLanguage, tokenizer: obj
         tokenizer,
         end_tokens=frozenset(half.description.eos_token_ids),
         max_questions=settings.max_questions,
+        on_broken=on_broken,
     )
 
 

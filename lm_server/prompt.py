@@ -101,6 +101,8 @@ class PromptBuilder:
         self._special_ids = {token.content: number for number, token in added if token.special}
         longest_first = sorted(self._special_ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)))
+        beginnings = {token[:length] for token in longest_first for length in range(1, len(token))}
+        self._begun = re.compile(f"(?:{'|'.join(map(re.escape, sorted(beginnings, key=len, reverse=True)))})\\Z")
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Tokens of plain text; nothing in it is special."""
@@ -120,7 +122,7 @@ class PromptBuilder:
 
     def _tokenize(self, messages: Sequence[Message]) -> list[int]:
         """Token ids with one placeholder an image."""
-        mask = _Mask(self._special)
+        mask = _Mask(self._special, self._begun)
         rendered = self._render(messages, mask)
         tokens: list[int] = []
         position = 0
@@ -170,17 +172,23 @@ class PromptBuilder:
 
 
 class _Mask:
-    """Hides special tokens that a user typed from the search for those that the template wrote."""
+    """Hides special tokens that a user typed from the search for those that the template wrote.
 
-    def __init__(self, special: re.Pattern[str]) -> None:
+    A text's last characters are hidden too where they begin a special token, which the next text could complete.
+    """
+
+    def __init__(self, special: re.Pattern[str], begun: re.Pattern[str]) -> None:
         self._special = special
+        self._begun = begun
         # Nobody outside can guess it, so nobody can type it.
         self._nonce = secrets.token_hex(8)
         self._typed: list[str] = []
         self._masked = re.compile(f"\ue000{self._nonce}:(\\d+)\ue001")
 
     def mask(self, text: str) -> str:
-        return self._special.sub(self._hide, text)
+        hidden = self._special.sub(self._hide, text)
+        begun = self._begun.search(hidden)
+        return hidden[: begun.start()] + self._hide(begun) if begun else hidden
 
     def unmask(self, text: str) -> str:
         return self._masked.sub(lambda match: self._typed[int(match.group(1))], text)

@@ -13,6 +13,8 @@ MAX_STOP_CHARACTERS = 256
 MAX_TEMPERATURE = 100.0
 MAX_PENALTY = 2.0
 MAX_CHOICE_CHARACTERS = 1000
+# Echoed in every event.
+MAX_ID_CHARACTERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ def read_answer(request: language_pb2.AnswerRequest, limits: RequestLimits) -> l
     images = tuple(ImagePart(image_id) for image_id in request.image_ids)
     asks: list[Ask] = []
     for question in request.questions:
+        if len(question.id) > MAX_ID_CHARACTERS:
+            raise InvalidArgument(f"questions: an id may have {MAX_ID_CHARACTERS} characters")
         own_limit = question.max_tokens if question.HasField("max_tokens") else max_tokens
         turns = (*system, Turn("user", (*images, question.text)))
         asks.append(Ask(turns, sampling, _positive(own_limit), _choices(question.choices, limits)))

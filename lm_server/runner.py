@@ -41,8 +41,8 @@ class _ImageRows:
 class ModelRunner:
     """The language half with its key/value memory. Owned by one thread.
 
-    `model` is a Qwen-VL ForConditionalGeneration without its vision tower; its linear layers are packed where that can be
-    done. `kv_bytes` bounds the key/value memory.
+    `model` is a Qwen-VL ForConditionalGeneration without its vision tower; its linear layers are packed where that can
+    be done. `kv_bytes` bounds the key/value memory.
     """
 
     def __init__(self, model: Any, kv_bytes: int) -> None:

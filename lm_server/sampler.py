@@ -62,7 +62,9 @@ class Sampler:
             logits = penalised(logits, sampling, prompt, output)
         if sampling.temperature == 0.0:
             return int(logits.argmax())
-        kept = top_p(top_k(logits / sampling.temperature, sampling.top_k), sampling.top_p)
+        # Below the highest and in float64: whatever the temperature, nothing overflows to infinity over infinity.
+        scaled = (logits - logits.max()).double() / sampling.temperature
+        kept = top_p(top_k(scaled, sampling.top_k), sampling.top_p)
         return int(torch.multinomial(kept.softmax(dim=-1), 1, generator=self._generator))
 
 

@@ -190,6 +190,8 @@ class Scheduler:
 
     def _start(self, sequence: Sequence) -> bool:
         known = [self.ledger.find(key) for key in sequence.keys]
+        # What nobody is computing is there only as far as it was computed before.
+        cached = sum(found.num_tokens if found.num_users else found.block.num_computed for found in known if found)
         path = self.ledger.acquire_path(sequence.keys, sequence.prompt.cuts, sequence.images_before_cuts)
         if path is None:
             return False
@@ -199,7 +201,7 @@ class Scheduler:
             self.ledger.release_path(path)
             return False
         if sequence.cached_tokens is None:
-            sequence.cached_tokens = sum(segment.num_tokens for segment in known if segment is not None)
+            sequence.cached_tokens = cached
         sequence.path, sequence.tail, sequence.state = path, tail, State.RUNNING
         self.running.append(sequence)
         return True

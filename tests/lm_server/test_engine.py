@@ -1,11 +1,14 @@
 """The engine against the whole model: same tokens whatever shares the batch, the memory or the step."""
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from checkpoint import load_language
+from lm_server.arena import Move
 from lm_server.engine import Delta, Failed, LackingImages
 from lm_server.sampler import Sampling
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
@@ -225,6 +228,57 @@ def test_a_failing_step_fails_only_its_questions(one_workshop: Workshop, monkeyp
         (after,) = bench.ask([ask("Hello there.")], TOKENS)
         after.end()
         assert after.tokens == one_workshop.expected(ask("Hello there."), TOKENS).tokens
+
+
+def test_a_failing_listener_fails_only_its_question(one_workshop: Workshop) -> None:
+    """A question whose asker cannot be told any more ends, gives its room back, and the others go on."""
+
+    def gone(event: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with one_workshop.engine() as bench:
+        bench.engine.submit([one_workshop.work(ask("Hello there."), max_tokens=400)], [gone])
+        (told,) = bench.ask([ask("Hello there.")], TOKENS)
+        told.end()
+        assert told.tokens == one_workshop.expected(ask("Hello there."), TOKENS).tokens
+        assert bench.engine.num_waiting == bench.engine.num_running == 0
+        assert bench.scheduler.ledger.used_tokens == 0
+
+
+def test_a_failing_choice_of_a_token_fails_only_its_question(one_workshop: Workshop) -> None:
+    """What goes wrong behind the model, for one question, is that question's error, and the others are answered."""
+    with one_workshop.engine() as bench:
+        bad = replace(one_workshop.work(ask("And this?", 1), max_tokens=TOKENS), choices=((1, 2), ()))
+        failing, told = bench.submit([bad, one_workshop.work(ask("What is this?", 1), max_tokens=TOKENS)])
+        with pytest.raises(Internal):
+            failing.end()
+        told.end()
+        assert told.tokens == one_workshop.expected(ask("What is this?", 1), TOKENS).tokens
+
+
+@pytest.mark.parametrize("part", ["schedule", "move"])
+def test_a_broken_engine_leaves_nobody_waiting(
+    one_workshop: Workshop, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """Where nothing can be trusted any more, those who wait and those who come are told, and so is the process."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    with one_workshop.engine() as bench:
+        left = threading.Event()
+        monkeypatch.setattr(bench.engine, "_on_broken", left.set)
+        if part == "schedule":
+            monkeypatch.setattr(bench.scheduler, "schedule", broken)
+        else:
+            monkeypatch.setattr(bench.runner.memory._arena, "place", lambda *_: [Move(0, 1, 1)])
+            monkeypatch.setattr(bench.runner.memory, "_move", broken)
+        for told in (*bench.ask([ask("What is this?", 1), ask("Hello.")]), *bench.ask([ask("Hello again.")])):
+            with pytest.raises(Unavailable):
+                told.end()
+        assert left.wait(60)
+        assert bench.engine.is_broken
+        assert bench.engine.num_waiting == 0
 
 
 def test_stopping_tells_the_unanswered(one_workshop: Workshop) -> None:

@@ -45,6 +45,15 @@ def test_special_tokens_typed_by_a_user_stay_text(workshop: Workshop, typed: str
     assert np.array_equal(tricky.positions[:, : plain.cuts[0]], plain.positions[:, : plain.cuts[0]])
 
 
+@pytest.mark.parametrize("parts", [("a <|im_", "end|> b"), ("a <", "|im_e", "nd|> b"), ("<|image_", "pad|>")])
+def test_special_tokens_typed_in_parts_stay_text(workshop: Workshop, parts: tuple[str, ...]) -> None:
+    """Text parts that together spell a special token are text, as if it had been typed in one."""
+    apart, whole = (workshop.prompts.build([Message("user", texts)]) for texts in (parts, ("".join(parts),)))
+    special = set(workshop.tokenizer.all_special_ids)
+    assert [token for token in apart.tokens if token in special] == [t for t in whole.tokens if t in special]
+    assert "".join(parts) in workshop.tokenizer.decode(list(apart.tokens))
+
+
 def test_cuts_follow_each_image(workshop: Workshop) -> None:
     """Every image is followed by a cut, behind the token that closes it."""
     prompt = workshop.prompt(ask("Compare.", 1, 2))

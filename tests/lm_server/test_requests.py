@@ -48,6 +48,7 @@ def test_sampling_out_of_bounds_is_named(field: str, value: float) -> None:
         (answer(questions=[language_pb2.Question(text="q", choices=["a", "a"])]), "choices"),
         (answer(questions=[language_pb2.Question(text="q", choices=["a", ""])]), "choices"),
         (answer(questions=[language_pb2.Question(text="q", max_tokens=0)]), "max_tokens"),
+        (answer(questions=[language_pb2.Question(text="q", id="i" * 257)]), "id"),
     ],
 )
 def test_bad_answer_requests_are_named(request_: language_pb2.AnswerRequest, word: str) -> None:

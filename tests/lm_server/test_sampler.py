@@ -18,6 +18,13 @@ def test_greedy_takes_the_highest(logits: torch.Tensor) -> None:
     assert Sampler(Sampling()).choose(logits, [], []) == int(logits.argmax())
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-45, 5e-324])
+def test_a_vanishing_temperature_is_greedy(logits: torch.Tensor, temperature: float) -> None:
+    """However near to 0 the temperature is, the highest logit is taken and nothing overflows."""
+    for sampling in (Sampling(temperature=temperature), Sampling(temperature=temperature, top_p=0.5, top_k=3)):
+        assert Sampler(sampling).choose(logits, [], []) == int(logits.argmax())
+
+
 @pytest.mark.parametrize("k", [1, 5, 49, 50, 100])
 def test_top_k_equals_transformers(logits: torch.Tensor, k: int) -> None:
     """The tokens kept by top_k are those transformers keeps."""

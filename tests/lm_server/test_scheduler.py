@@ -98,6 +98,27 @@ def test_a_resident_prefix_needs_no_embedding() -> None:
     assert later.cached_tokens == 8
 
 
+def test_a_prefix_that_nobody_computed_is_not_reused() -> None:
+    """A question that had to wait for room, or follows one that was cancelled, pays for the prefix it computes."""
+    made = scheduler(budget=22)
+    made.add(sequence(prompt(10), max_tokens=2))
+    step(made)
+    waited = sequence(prompt(16, 8, image="a"), max_tokens=1)
+    made.add(waited)
+    while waited.state is not State.FINISHED:
+        step(made)
+    assert waited.cached_tokens == 0
+    made.ledger.forget("a")
+    cancelled, after = (sequence(prompt(19, 18, image="b"), max_tokens=1) for _ in range(2))
+    made.add(cancelled)
+    step(made)
+    made.finish(cancelled)
+    made.add(after)
+    while after.state is not State.FINISHED:
+        step(made)
+    assert after.cached_tokens == 16
+
+
 def test_the_least_recently_used_segment_goes_first() -> None:
     """When room is wanted, the segment that was released longest ago is evicted, and used ones never are."""
     made = scheduler(budget=40)
