@@ -201,18 +201,20 @@ class GetInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class PairedWorker(_message.Message):
-    __slots__ = ("address", "reachable", "paired", "fingerprint", "problem")
+    __slots__ = ("address", "reachable", "paired", "fingerprint", "problem", "compared")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     REACHABLE_FIELD_NUMBER: _ClassVar[int]
     PAIRED_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
     address: str
     reachable: bool
     paired: bool
     fingerprint: str
     problem: str
-    def __init__(self, address: _Optional[str] = ..., reachable: _Optional[bool] = ..., paired: _Optional[bool] = ..., fingerprint: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+    compared: str
+    def __init__(self, address: _Optional[str] = ..., reachable: _Optional[bool] = ..., paired: _Optional[bool] = ..., fingerprint: _Optional[str] = ..., problem: _Optional[str] = ..., compared: _Optional[str] = ...) -> None: ...
 
 class LanguageInfo(_message.Message):
     __slots__ = ("model", "family", "checkpoint_config", "checkpoint_vision", "checkpoint_language", "fingerprint", "vision", "dtype", "device", "hidden_size", "context_tokens", "tensors", "parameters", "bytes_read", "kv_bytes_budget", "kv_bytes_used", "max_questions", "max_images", "running", "waiting", "store", "store_healthy", "counters")
