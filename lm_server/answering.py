@@ -19,6 +19,8 @@ from rpc.errors import Internal, InvalidArgument, RpcError
 
 logger = logging.getLogger(__name__)
 
+MAX_CHOICE_TOKENS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLimits:
@@ -100,6 +102,7 @@ class Answerer:
         for question, work in zip(questions, made, strict=True):
             try:
                 self._engine.check(work)
+                self._check_choices(work)
             except InvalidArgument as exc:
                 metrics.QUESTIONS.labels("error").inc()
                 yield Done(question.index, exc)
@@ -154,6 +157,18 @@ class Answerer:
                 reason="CONTEXT_TOO_LONG",
             )
         return prompt
+
+    def _check_choices(self, work: Work) -> None:
+        """A choice is run in one step and its logits are kept for it, so its length in tokens is bounded."""
+        longest = max(map(len, work.choices), default=0)
+        if longest > MAX_CHOICE_TOKENS or min(map(len, work.choices), default=1) == 0:
+            raise InvalidArgument(f"choices: each must have 1 to {MAX_CHOICE_TOKENS} tokens, one has {longest}")
+        if len(work.prompt) + longest > self._limits.context_tokens:
+            raise InvalidArgument(
+                f"the prompt has {len(work.prompt)} tokens and a choice {longest}, but the model's context holds "
+                f"{self._limits.context_tokens}",
+                reason="CONTEXT_TOO_LONG",
+            )
 
     def _works(
         self, questions: Sequence[_Question], tenant: str, fingerprint: str, images: Mapping[str, _Image]

@@ -4,9 +4,11 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import torch
 import transformers
@@ -37,6 +39,8 @@ SERVICE = language_pb2.DESCRIPTOR.services_by_name["LanguageService"].full_name
 def run(settings: LanguageSettings) -> int:
     """Serves until SIGTERM or SIGINT and returns the exit code; 1 where a checkpoint or setting at fault was named."""
     configure("language", settings.log_level)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     try:
@@ -52,6 +56,22 @@ def run(settings: LanguageSettings) -> int:
     except (CheckpointError, UnsupportedFamily, LoadOptionError, InvalidStoreUrl, RpcError) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message says it all to an operator
         return 1
+
+
+def _tokenizer(model: str) -> "transformers.PreTrainedTokenizerBase":
+    """The checkpoint's fast tokenizer with its chat template. Raises `LoadOptionError`."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as exc:
+        raise LoadOptionError("the checkpoint has no tokenizer that can be read: is tokenizer.json there?") from exc
+    if not tokenizer.is_fast or not tokenizer.chat_template:
+        raise LoadOptionError("the checkpoint needs a tokenizer.json and a chat template: one of them is missing")
+    return tokenizer
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """A signal while the checkpoint is still being loaded: nothing to drain."""
+    sys.exit(0)
 
 
 def _open_store(settings: LanguageSettings) -> Store | None:
@@ -79,7 +99,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     library = EntryLibrary(
         store, pairing, shape, local_bytes=settings.local_cache_bytes, fetch_timeout_s=settings.fetch_timeout_s
     )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.model, trust_remote_code=False)
+    tokenizer = _tokenizer(settings.model)
     # A worker that can answer nothing leaves, so that whoever watches it knows.
     engine = make_engine(settings, half, tokenizer, partial(os.kill, os.getpid(), signal.SIGTERM))
     answerer = Answerer(

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 ASK_TIMEOUT_S = 3.0
 UNPAIRED_INTERVAL_S = 0.5
 PAIRED_INTERVAL_S = 5.0
+VISION_WEIGHTS = "vision weights"
+LANGUAGE_WEIGHTS = "language weights"
+CONFIGURATION = "configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,17 @@ class LanguageHalf:
 
 @dataclass(slots=True, eq=False)
 class VisionPeer:
-    """A vision worker as last seen. `problem` says in words why it is not paired; empty where it is."""
+    """A vision worker as last seen.
+
+    `problem` says in words why it is not paired; empty where it is. `compared` is what told that it belongs here.
+    """
 
     address: str
     stub: vision_pb2_grpc.VisionServiceStub
     is_reachable: bool = False
     fingerprint: str = ""
     problem: str = "not reached yet"
+    compared: str = ""
 
     @property
     def is_paired(self) -> bool:
@@ -118,6 +125,7 @@ class Pairing:
         peer.is_reachable = True
         peer.fingerprint = info.fingerprint
         peer.problem = mismatch(self._half, info) or self._disagreement(peer)
+        peer.compared = compared(self._half, info)
         if (peer.problem, peer.fingerprint) != before:
             self._log(peer)
 
@@ -137,17 +145,27 @@ class Pairing:
         if peer.problem:
             logger.error("not paired: %s", peer.problem, extra={"vision": peer.address})
         else:
-            logger.info("paired", extra={"vision": peer.address, "fingerprint": peer.fingerprint})
+            found = {"vision": peer.address, "fingerprint": peer.fingerprint, "compared": peer.compared}
+            # By configuration alone two tunings of one model look the same.
+            logger.log(logging.WARNING if peer.compared == CONFIGURATION else logging.INFO, "paired", extra=found)
 
 
 def _place(image_id: str, address: str) -> int:
     return zlib.crc32(f"{image_id} {address}".encode())
 
 
+def compared(half: LanguageHalf, info: vision_pb2.VisionInfo) -> str:
+    """The strongest thing that both hosts can see: vision weights, else language weights, else the configuration."""
+    mine, theirs = half.identity, info.checkpoint
+    if mine.vision and theirs.vision:
+        return VISION_WEIGHTS
+    return LANGUAGE_WEIGHTS if mine.language and theirs.language else CONFIGURATION
+
+
 def mismatch(half: LanguageHalf, info: vision_pb2.VisionInfo) -> str:
     """Why the two halves do not belong together, both sides named; empty where they do.
 
-    The vision weights are compared where both hosts have them, else the language weights, else the configuration alone.
+    Of the weights those are compared that `compared` names.
     """
     facts = [
         ("model family", half.family, info.family),
@@ -157,10 +175,12 @@ def mismatch(half: LanguageHalf, info: vision_pb2.VisionInfo) -> str:
         ("entry format", half.entry_format, info.entry_format),
         ("configuration", half.identity.config, info.checkpoint.config),
     ]
-    mine, theirs = half.identity, info.checkpoint
-    if mine.vision and theirs.vision:
-        facts.append(("vision weights", mine.vision, theirs.vision))
-    elif mine.language and theirs.language:
-        facts.append(("language weights", mine.language, theirs.language))
+    weights = {
+        VISION_WEIGHTS: (half.identity.vision, info.checkpoint.vision),
+        LANGUAGE_WEIGHTS: (half.identity.language, info.checkpoint.language),
+    }
+    name = compared(half, info)
+    if name in weights:
+        facts.append((name, *weights[name]))
     differing = [f"{name}: language has {ours}, vision has {other}" for name, ours, other in facts if ours != other]
     return f"the halves come from different checkpoints ({'; '.join(differing)})" if differing else ""

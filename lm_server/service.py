@@ -112,6 +112,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
                     paired=peer.is_paired,
                     fingerprint=peer.fingerprint,
                     problem=peer.problem,
+                    compared=peer.compared,
                 )
                 for peer in self._pairing.peers
             ],

@@ -44,6 +44,12 @@ def judge_language(replies: LanguageReplies) -> Iterator[Finding]:
 
 
 def _peer(subject: str, peer: language_pb2.PairedWorker) -> Finding:
+    if peer.paired and peer.compared == "configuration":
+        return warn(
+            subject,
+            f"paired with vision worker {peer.address} by configuration alone: neither host has the other's weights",
+            "make sure that both halves come from the same checkpoint; two tunings of one model look alike here",
+        )
     if peer.paired:
         return ok(subject, f"paired with vision worker {peer.address}, fingerprint {peer.fingerprint}")
     if peer.reachable:

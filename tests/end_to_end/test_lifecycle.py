@@ -1,6 +1,7 @@
 """How processes begin, end and are watched: health, reflection, disconnects, drains."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,3 +93,16 @@ def test_a_killed_worker_never_looks_like_a_finished_answer(deployment: Deployme
     deployment.language[0].start()
     deployment.wait_paired()
     assert chat(deployment.http, ask("Hello there."), "model").num_tokens > 0
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused_in_words(model_dir: Path, tmp_path: Path) -> None:
+    """A language worker whose checkpoint lacks tokenizer.json ends with status 1 and says so, without a traceback."""
+    bare = tmp_path / "bare"
+    shutil.copytree(model_dir, bare)
+    (bare / "tokenizer.json").unlink()
+    with deploy(bare, "memory://", tmp_path, start=False) as deployment:
+        worker = deployment.language[0]
+        worker.start(wait=False)
+        assert worker.wait() == 1
+        assert "tokenizer" in worker.tail()
+        assert "Traceback" not in worker.tail()

@@ -83,7 +83,7 @@ def test_uploaded_ids_outlive_the_upload(model_dir: Path, tmp_path: Path) -> Non
 
 
 def test_two_workers_of_each_half_share_one_store(model_dir: Path, tmp_path: Path) -> None:
-    """With two vision and two language workers a hundred askers of five images cause five encodings."""
+    """With two vision and two language workers forty askers of five images cause five encodings."""
     oracle = Workshop(model_dir)
     cases = [ask(f"Question {number % 4}?", number % 5) for number in range(40)]
     with (

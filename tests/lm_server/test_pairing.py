@@ -1,0 +1,56 @@
+"""Which halves belong together, judged from what each can see."""
+
+import pytest
+
+from checkpoint import CheckpointIdentity
+from lm_server.pairing import LanguageHalf, compared, mismatch
+from protos import vision_pb2
+
+WHOLE = CheckpointIdentity(config="c1", vision="v1", language="l1")
+
+
+def half(identity: CheckpointIdentity = WHOLE) -> LanguageHalf:
+    """A language half."""
+    return LanguageHalf("qwen2_vl", 64, 0, 2, 1, identity)
+
+
+def info(config: str = "c1", vision: str = "v1", language: str = "l1", **other: object) -> vision_pb2.VisionInfo:
+    """What a vision worker says of itself."""
+    facts = {"family": "qwen2_vl", "hidden_size": 64, "spatial_merge_size": 2, "entry_format": 1, **other}
+    checkpoint = vision_pb2.Checkpoint(config=config, vision=vision, language=language)
+    return vision_pb2.VisionInfo(checkpoint=checkpoint, **facts)  # type: ignore[arg-type]
+
+
+def test_equal_halves_belong_together() -> None:
+    """Where all that both can see is equal, there is no mismatch."""
+    assert mismatch(half(), info()) == ""
+    assert compared(half(), info()) == "vision weights"
+
+
+@pytest.mark.parametrize(
+    "other", [{"family": "qwen3_vl"}, {"hidden_size": 65}, {"num_deepstack": 1}, {"entry_format": 2}, {"config": "c2"}]
+)
+def test_each_differing_fact_is_named_with_both_sides(other: dict[str, object]) -> None:
+    """Family, sizes, entry format and configuration must be equal; the message has both values."""
+    assert str(next(iter(other.values()))) in mismatch(half(), info(**other))  # type: ignore[arg-type]
+
+
+def test_vision_weights_decide_where_both_see_them() -> None:
+    """Other vision weights never pair; a half that was tuned further on the same tower does."""
+    assert "v1" in mismatch(half(), info(vision="v2"))
+    assert "v2" in mismatch(half(), info(vision="v2"))
+    assert mismatch(half(), info(language="l2")) == ""
+
+
+def test_language_weights_decide_where_vision_is_not_here() -> None:
+    """Without the vision shards the language host compares what the vision host sees of its half."""
+    alone = half(CheckpointIdentity(config="c1", vision="", language="l1"))
+    assert compared(alone, info()) == "language weights"
+    assert "l2" in mismatch(alone, info(language="l2"))
+
+
+def test_configuration_alone_is_told() -> None:
+    """Where neither host has anything of the other's half, that is what was compared, and it is said."""
+    alone = half(CheckpointIdentity(config="c1", vision="", language="l1"))
+    assert compared(alone, info(language="")) == "configuration"
+    assert mismatch(alone, info(language="")) == ""
