@@ -60,12 +60,15 @@ def run(settings: LanguageSettings) -> int:
 
 def _tokenizer(model: str) -> "transformers.PreTrainedTokenizerBase":
     """The checkpoint's fast tokenizer with its chat template. Raises `LoadOptionError`."""
+    if not any((Path(model) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # transformers would make an empty one.
+        raise LoadOptionError("the checkpoint has no tokenizer: tokenizer.json is missing")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as exc:
-        raise LoadOptionError("the checkpoint has no tokenizer that can be read: is tokenizer.json there?") from exc
+        raise LoadOptionError("the checkpoint's tokenizer cannot be read: is tokenizer.json whole?") from exc
     if not tokenizer.is_fast or not tokenizer.chat_template:
-        raise LoadOptionError("the checkpoint needs a tokenizer.json and a chat template: one of them is missing")
+        raise LoadOptionError("the checkpoint needs a fast tokenizer and a chat template: one of them is missing")
     return tokenizer
 
 

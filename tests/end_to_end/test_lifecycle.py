@@ -99,7 +99,8 @@ def test_a_checkpoint_without_a_tokenizer_is_refused_in_words(model_dir: Path, t
     """A language worker whose checkpoint lacks tokenizer.json ends with status 1 and says so, without a traceback."""
     bare = tmp_path / "bare"
     shutil.copytree(model_dir, bare)
-    (bare / "tokenizer.json").unlink()
+    for name in ("tokenizer.json", "vocab.json"):
+        (bare / name).unlink(missing_ok=True)
     with deploy(bare, "memory://", tmp_path, start=False) as deployment:
         worker = deployment.language[0]
         worker.start(wait=False)

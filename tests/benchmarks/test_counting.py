@@ -1,0 +1,104 @@
+"""The limit's operations are counted off the config as a hand would count them."""
+
+from dataclasses import replace
+
+import torch
+import transformers
+
+from benchmarks.checkpoints import RECIPES
+from benchmarks.checkpoints.recipes import config_json
+from benchmarks.counting import Attention, Linear, Operation, Reading, Shape, encode, operations, phases, prefix
+from benchmarks.limit import has_limit, limit, shape_of
+from benchmarks.workloads import FULL, TINY, build
+
+RECIPE = RECIPES["qwen2-vl"]
+IDS = {"<|endoftext|>": 1, "<|im_end|>": 2, "<|image_pad|>": 3, "<|video_pad|>": 4}
+IDS |= {"<|vision_start|>": 5, "<|vision_end|>": 6}
+
+
+def weights(found: list[Operation]) -> int:
+    """Weights of all the linears, each once for every time it is used."""
+    return sum(one.inputs * one.outputs * one.count for one in found if isinstance(one, Linear))
+
+
+def matrices(name: str) -> tuple[int, int]:
+    """Matrix weights of the tower and of the layers of the language model, in transformers' own modules."""
+    recipe = RECIPES[name]
+    config = transformers.AutoConfig.for_model(**config_json(recipe, IDS))
+    with torch.device("meta"):
+        model = getattr(transformers, recipe.architecture)(config).model
+    tower = sum(p.numel() for p in model.visual.parameters() if p.ndim > 1 and p.shape[0] != recipe.tower.positions)
+    return tower, sum(p.numel() for p in model.language_model.layers.parameters() if p.ndim > 1)
+
+
+def test_the_towers_linears_are_all_its_matrices() -> None:
+    """Each matrix of either family's tower is counted once a picture."""
+    for name in ("qwen2-vl", "qwen3-vl", "qwen2-vl-2b", "qwen3-vl-2b"):
+        assert weights(encode(RECIPES[name], 4)) == matrices(name)[0]
+
+
+def test_a_prefix_needs_all_layers_but_most_of_the_last() -> None:
+    """Of the last layer a prefix takes the keys and values alone."""
+    for name in ("qwen2-vl", "qwen3-vl", "qwen2-vl-2b", "qwen3-vl-2b"):
+        recipe = RECIPES[name]
+        one_layer = matrices(name)[1] // recipe.text.layers
+        key_values = 2 * recipe.text.kv_heads * recipe.text.head_dim * recipe.text.width
+        assert weights(prefix(recipe, 10, 4)) == one_layer * (recipe.text.layers - 1) + key_values
+
+
+def test_operations_are_two_for_each_weight_and_row() -> None:
+    """A product of 3 rows, 5 inputs and 7 outputs takes 2·3·5·7; a causal attention half of a full one."""
+    assert Linear(3, 5, 7, 2).operations == 2 * 2 * 3 * 5 * 7
+    full = Attention(8, 8, 2, 4)
+    assert full.operations == 4 * 8 * 8 * 2 * 4
+    assert replace(full, is_causal=True).operations * 2 == full.operations
+    assert Reading(100).operations == 0
+
+
+def test_the_encoding_of_w1_is_what_the_sizes_say() -> None:
+    """A picture of 576 tokens takes about 212 GFLOP: 25.2 M weights in layers on 2,304 rows, and their attention."""
+    layers = 2 * 2304 * 8 * 12 * 512**2
+    attention = 8 * 4 * 2304 * 2304 * 512
+    assert layers + attention < operations(encode(RECIPE, 576)) < 1.06 * (layers + attention)
+
+
+def test_more_questions_add_suffixes_and_decoding_only() -> None:
+    """The tower and the prefix are counted once a picture, however many ask."""
+    few, many = (phases(RECIPE, Shape((576,), 14, (20,) * count, 16)) for count in (8, 32))
+    assert few["encode"] == many["encode"]
+    assert few["prefix"] == many["prefix"]
+    assert operations(many["suffix"]) > 3.5 * operations(few["suffix"])
+    assert 3.9 < operations(many["decode"]) / operations(few["decode"]) < 4.1
+
+
+def test_scoring_decodes_nothing() -> None:
+    """Choices of one token need the suffix's logits alone."""
+    assert phases(RECIPE, Shape((576,), 14, (20, 20), 0))["decode"] == []
+
+
+def test_the_limit_adds_the_phases_up() -> None:
+    """With one second an operation the seconds are the numbers of operations."""
+    shape = Shape((4, 4), 3, (5, 6), 2)
+    found = limit(RECIPE, shape, lambda _: 1.0)
+    assert found.seconds == {phase: float(len(each)) for phase, each in phases(RECIPE, shape).items()}
+    assert found.total_s == sum(found.seconds.values())
+
+
+def test_only_bursts_on_one_engine_have_a_limit() -> None:
+    """The limit is that of new pictures, asked about all at once."""
+    names = ("W1", "W1s", "W2", "W3", "W4", "W5", "W6", "W7")
+    assert [name for name in names if has_limit(build(name, RECIPE, FULL, 0))] == ["W1", "W1s", "W2", "W4"]
+
+
+def test_a_workloads_shape_is_counted_by_the_tokenizer(tiny_checkpoint, tiny_recipe) -> None:  # type: ignore[no-untyped-def]
+    """Prefix, pictures and suffixes together are as long as transformers' own prompts."""
+    workload = build("W1s", tiny_recipe, TINY, 0)
+    shape = shape_of(workload, tiny_recipe, tiny_checkpoint)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_checkpoint)
+    for question, suffix in zip(workload.questions, shape.suffix_tokens, strict=True):
+        content = [{"type": "image"}, {"type": "text", "text": question.text}]
+        messages = [{"role": "user", "content": content}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # The template's one placeholder stands for the whole picture.
+        assert len(tokenizer(text)["input_ids"]) - 1 == shape.prefix_tokens + suffix
+    assert shape.image_tokens == (TINY.side**2,)

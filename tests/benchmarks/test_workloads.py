@@ -1,0 +1,79 @@
+"""Workloads are data: the same numbers make the same work for every system."""
+
+from itertools import pairwise
+
+import pytest
+
+from benchmarks.checkpoints import RECIPES
+from benchmarks.errors import UnknownName
+from benchmarks.pictures import picture_path
+from benchmarks.workload import Picture, workload_from_json
+from benchmarks.workloads import BUILDERS, FULL, TINY, build, open_loop, question_text
+
+RECIPE = RECIPES["qwen2-vl"]
+SIZES = {"W1": (1, 32), "W1s": (1, 8), "W2": (8, 64), "W3": (1, 2), "W4": (16, 256), "W5": (64, 512)}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_workloads_have_the_sizes_of_the_issue(name: str) -> None:
+    """Pictures and questions are as many as the performance issue asks for, at 576 tokens a picture."""
+    workload = build(name, RECIPE, FULL, 0)
+    assert (len(workload.pictures), len(workload.questions)) == SIZES[name]
+    assert {(picture.width, picture.height) for picture in workload.pictures} == {(672, 672)}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_pictures_are_new_in_every_repeat(name: str) -> None:
+    """No picture of one repeat is seen in another, and the questions are the same."""
+    first, second = (build(name, RECIPE, TINY, repeat) for repeat in range(2))
+    assert not set(first.pictures) & set(second.pictures)
+    assert {question.text for question in first.questions} == {question.text for question in second.questions}
+    assert build(name, RECIPE, TINY, 0) == first
+
+
+def test_no_two_workloads_share_a_picture() -> None:
+    """Else one would find the other's picture in a cache."""
+    pictures = [picture for name in BUILDERS for picture in build(name, RECIPE, FULL, 0).pictures]
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_an_unknown_workload_is_refused_by_name() -> None:
+    """The error says which there are."""
+    with pytest.raises(UnknownName, match="W1"):
+        build("W11", RECIPE, FULL, 0)
+
+
+def test_questions_differ() -> None:
+    """Six hundred of them, for the growth curve."""
+    assert len({question_text(number) for number in range(600)}) == 600
+
+
+def test_a_burst_is_one_request_a_picture() -> None:
+    """What may be asked at once is grouped by picture and engine; what comes by and by is not."""
+    assert [len(group) for group in build("W2", RECIPE, FULL, 0).groups()] == [8] * 8
+    assert [len(group) for group in build("W7", RECIPE, FULL, 0).groups()] == [4] * 16
+    assert [len(group) for group in build("W3", RECIPE, FULL, 0).groups()] == [1, 1]
+
+
+def test_workloads_survive_the_wire() -> None:
+    """What a worker process reads is what was sent."""
+    for name in ("W4", "W5", "W7"):
+        workload = build(name, RECIPE, TINY, 0)
+        assert workload_from_json(workload.to_json()) == workload
+
+
+def test_arrivals_are_open_loop() -> None:
+    """About as many questions as the rate says, in order of time, and a few pictures asked about most."""
+    workload = open_loop(RECIPE, FULL, 0, rate=20.0, duration_s=50.0, deadline_s=1.0)
+    times = [question.at_s for question in workload.questions]
+    assert 850 < len(times) < 1150
+    assert all(one < other for one, other in pairwise(times))
+    asked = [question.picture for question in workload.questions]
+    assert asked.count(0) > 3 * asked.count(20) > 0
+
+
+def test_a_picture_is_drawn_once_and_always_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Equal numbers are equal bytes; another seed is another picture."""
+    one = picture_path(Picture(1, 56, 56), tmp_path / "a").read_bytes()
+    assert picture_path(Picture(1, 56, 56), tmp_path / "b").read_bytes() == one
+    assert picture_path(Picture(2, 56, 56), tmp_path / "a").read_bytes() != one
