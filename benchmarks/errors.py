@@ -1,0 +1,23 @@
+"""What stops a benchmark.
+
+BenchmarkError
+├── UnknownName     no workload, system or recipe is called so
+├── SystemFailed    a system did not start, ended, or answered with an error
+└── NoVllm          vLLM's environment is not there, or cannot be made
+"""
+
+
+class BenchmarkError(Exception):
+    """A benchmark cannot go on; the message says why."""
+
+
+class UnknownName(BenchmarkError):
+    """A name that nothing has."""
+
+
+class SystemFailed(BenchmarkError):
+    """A measured system did not do its work."""
+
+
+class NoVllm(BenchmarkError):
+    """`make bench-vllm` is needed, or did not work."""

