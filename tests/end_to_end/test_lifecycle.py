@@ -17,13 +17,20 @@ from tests.end_to_end.asking import chat, chat_body
 from tests.families import make
 from tests.lm_server.workshop import ask
 
+# Tokens of an answer that takes seconds.
+LONG = 7000
 SERVICES = {"vision": "lookonce.vision.v1.VisionService", "language": "lookonce.language.v1.LanguageService"}
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Qwen2-VL checkpoint."""
-    return make("qwen2_vl", tmp_path_factory.mktemp("lifecycle") / "model")
+    """A Qwen2-VL checkpoint whose answers never end by themselves: its end token is one that it never says."""
+    made = make("qwen2_vl", tmp_path_factory.mktemp("lifecycle") / "model")
+    path = made / "generation_config.json"
+    stated = json.loads(path.read_text())
+    vocab_size = json.loads((made / "config.json").read_text())["text_config"]["vocab_size"]
+    path.write_text(json.dumps(stated | {"eos_token_id": vocab_size - 1}))
+    return made
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def deployment(model_dir: Path, tmp_path: Path) -> Iterator[Deployment]:
 
 def long_chat(deployment: Deployment) -> dict[str, object]:
     """A chat that goes on for a long while."""
-    return chat_body(ask("Tell me everything.", 1), "model", stream=True, max_tokens=3000)
+    return chat_body(ask("Tell me everything.", 1), "model", stream=True, max_tokens=LONG)
 
 
 def test_health_and_reflection_are_the_standard_ones(deployment: Deployment) -> None:
@@ -57,7 +64,7 @@ def test_a_client_that_leaves_stops_the_generation(deployment: Deployment) -> No
         wait_until(lambda: deployment.language_info().running == 1, "the question to run")
     wait_until(lambda: deployment.language_info().running == 0, "the question to stop", 20)
     generated = deployment.language_info().counters["lookonce_generated_tokens_total"]
-    assert generated < 3000
+    assert generated < LONG
     assert chat(deployment.http, ask("Hello there."), "model").num_tokens > 0
 
 
@@ -69,7 +76,7 @@ def test_sigterm_drains_and_exits_zero(deployment: Deployment, half: str) -> Non
 
 def test_a_running_answer_outlives_sigterm_within_the_grace(deployment: Deployment) -> None:
     """An answer that is being streamed when the language worker is told to stop comes whole."""
-    body = chat_body(ask("Tell me everything.", 1), "model", stream=True, max_tokens=200)
+    body = chat_body(ask("Tell me everything.", 1), "model", stream=True, max_tokens=1500)
     with deployment.http.stream("POST", "/v1/chat/completions", json=body) as response:
         lines = response.iter_lines()
         next(lines)
