@@ -1,5 +1,6 @@
 """Errors across a real gRPC connection: what a handler raises is what the caller gets, and nothing else leaks."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,6 +31,7 @@ class Failing(language_pb2_grpc.LanguageServiceServicer):
     """Raises what the test tells it to, in a unary and in a streamed method."""
 
     error: Exception = errors.Internal("unset")
+    address = ""
 
     async def GetInfo(self, request: Any, context: Any) -> language_pb2.LanguageInfo:  # noqa: N802
         raise self.error
@@ -45,7 +47,8 @@ async def failing() -> AsyncIterator[tuple[Failing, language_pb2_grpc.LanguageSe
     servicer, server = Failing(), GrpcServer((SERVICE,), max_message_bytes=1024)
     language_pb2_grpc.add_LanguageServiceServicer_to_server(servicer, server.server)
     port = await server.start("127.0.0.1:0")
-    async with channel(f"127.0.0.1:{port}", max_message_bytes=1024) as wire:
+    servicer.address = f"127.0.0.1:{port}"
+    async with channel(servicer.address, max_message_bytes=1024) as wire:
         yield servicer, language_pb2_grpc.LanguageServiceStub(wire), wire
     await server.drain(0)
 
@@ -117,6 +120,25 @@ async def test_an_unreachable_peer_is_named_by_role_not_address() -> None:
     error = errors.error_from_call(caught.value, "the language worker")
     assert isinstance(error, errors.Unavailable)
     assert "127.0.0.1" not in error.message
+
+
+async def test_a_connection_that_only_pings_is_kept(failing: Any) -> None:
+    """An idle client's keepalive pings never make the server hang up, so the call after a pause succeeds."""
+    servicer, _, _ = failing
+    servicer.error = errors.NotFound("answered")
+    often = [
+        ("grpc.keepalive_time_ms", 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    async with grpc.aio.insecure_channel(servicer.address, options=often) as idle:
+        stub = language_pb2_grpc.LanguageServiceStub(idle)
+        for pause_s in (0.0, 5.0):
+            await asyncio.sleep(pause_s)
+            assert pause_s == 0.0 or idle.get_state() is grpc.ChannelConnectivity.READY
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.GetInfo(language_pb2.GetInfoRequest())
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("error", KINDS, ids=lambda error: type(error).__name__)
