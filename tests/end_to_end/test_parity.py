@@ -4,7 +4,6 @@ import pytest
 
 from tests.end_to_end.asking import (
     MAX_TOKENS,
-    MIXED,
     Reply,
     answers_body,
     chat,
@@ -14,7 +13,7 @@ from tests.end_to_end.asking import (
     server_sent,
 )
 from tests.end_to_end.conftest import Served
-from tests.lm_server.workshop import Case, ask
+from tests.lm_server.workshop import MIXED, Case, ask
 
 ONE_IMAGE, TWO_IMAGES = ask("What is this?", 11), ask("比较这两张图片。", 11, 12)
 QUESTIONS = ("What is this?", "How many dogs?", "图片里有什么？", "Is it a dog or a cat, and why?", "Colour?")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import Deployment, deploy, redis_server
-from tests.end_to_end.asking import MAX_TOKENS, MIXED, answers_body, chat, chat_together, data_url, png
+from tests.end_to_end.asking import MAX_TOKENS, answers_body, chat, chat_together, data_url, png
 from tests.families import make
-from tests.lm_server.workshop import Workshop, ask
+from tests.lm_server.workshop import MIXED, Workshop, ask
 
 
 def encoded(deployment: Deployment) -> float:

@@ -12,27 +12,9 @@ from lm_server.arena import Move
 from lm_server.engine import Delta, Failed, LackingImages
 from lm_server.sampler import Sampling
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
-from tests.lm_server.workshop import Case, Workshop, ask
+from tests.lm_server.workshop import MIXED, Workshop, ask
 
 TOKENS = 12
-MIXED = (
-    ask("What is this?", 1),
-    ask("How many dogs are there?", 1),
-    ask("图片里有什么？", 1),
-    ask("Is it large or small?", 1),
-    ask("Name a colour.", 2),
-    ask("请描述这张图片。", 2),
-    ask("Hello there."),
-    ask("你好，今天怎么样？"),
-    ask("Compare them.", 1, 2, 3),
-    ask("比较一下。", 3, 2, 1),
-    ask("Which one is larger?", 2, 3),
-    ask("Be brief: what is it?", 3, system="You answer in one word."),
-    Case((("user", (1,), "What is this?"), ("assistant", (), "A thing."), ("user", (), "Which thing?"))),
-    Case((("user", (), "Hi."), ("assistant", (), "Hello!"), ("user", (2,), "And this?"))),
-    Case((("user", (1,), "First."), ("assistant", (), "Yes."), ("user", (3,), "Second, and the first?"))),
-    ask("A rather longer question about nothing in particular, asked to make ragged batches " * 2),
-)
 
 
 def test_one_and_two_images_alone_equal_the_whole_model(workshop: Workshop) -> None:

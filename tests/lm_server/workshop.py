@@ -45,6 +45,27 @@ def ask(text: str, *pictures: int, system: str | None = None, choices: Sequence[
     return Case((*turns, ("user", pictures, text)), tuple(choices))
 
 
+# Sixteen requests of every kind: with and without images, one and three, several turns, English and Chinese.
+MIXED = (
+    ask("What is this?", 1),
+    ask("图片里有什么？", 1),
+    ask("Is it large or small?", 1),
+    ask("Name a colour.", 2),
+    ask("请描述这张图片。", 2),
+    ask("Hello there."),
+    ask("你好，今天怎么样？"),
+    ask("Compare them.", 1, 2, 3),
+    ask("比较一下。", 3, 2, 1),
+    ask("Which one is larger?", 2, 3),
+    ask("Be brief: what is it?", 3, system="You answer in one word."),
+    Case((("user", (1,), "What is this?"), ("assistant", (), "A thing."), ("user", (), "Which thing?"))),
+    Case((("user", (), "Hi."), ("assistant", (), "Hello!"), ("user", (2,), "And this?"))),
+    Case((("user", (1,), "First."), ("assistant", (), "Yes."), ("user", (3,), "Second, and the first?"))),
+    ask("A rather longer question about nothing in particular, asked to make ragged batches. " * 2),
+    ask("What does it say, if anything at all?", 3),
+)
+
+
 class Workshop:
     """The language half of a checkpoint, taken out of the whole model, beside that whole model as the oracle."""
 
