@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.deployment import Deployment, deploy, wait_until
+from tests.deployment import Deployment, deploy
 from tests.end_to_end.asking import chat, chat_body
 from tests.families import make
 from tests.lm_server.workshop import ask
@@ -55,17 +55,6 @@ def test_health_and_reflection_are_the_standard_ones(deployment: Deployment) -> 
                 assert reply.status == health_pb2.HealthCheckResponse.SERVING
             listed = ProtoReflectionDescriptorDatabase(channel).get_services()
             assert {service, "grpc.health.v1.Health"} <= set(listed)
-
-
-def test_a_client_that_leaves_stops_the_generation(deployment: Deployment) -> None:
-    """When a client disconnects in mid-stream its question leaves the batch, and the next one is answered."""
-    with deployment.http.stream("POST", "/v1/chat/completions", json=long_chat(deployment)) as response:
-        next(response.iter_lines())
-        wait_until(lambda: deployment.language_info().running == 1, "the question to run")
-    wait_until(lambda: deployment.language_info().running == 0, "the question to stop", 20)
-    generated = deployment.language_info().counters["lookonce_generated_tokens_total"]
-    assert generated < LONG
-    assert chat(deployment.http, ask("Hello there."), "model").num_tokens > 0
 
 
 @pytest.mark.parametrize("half", ["vision", "language"])
