@@ -1,5 +1,16 @@
 """Faster forms of what both halves compute, equal to torch's own up to rounding."""
 
-from kernels.linear import PackedLinear, pack_linears, pack_patch_embedding
+from kernels.linear import PackedLinear, PlainLinear, make_linear, pack_linears, pack_patch_embedding
+from kernels.process import keep_freed_memory, leave_threads_to_the_model
+from kernels.tower import pack_tower_attention
 
-__all__ = ["PackedLinear", "pack_linears", "pack_patch_embedding"]
+__all__ = [
+    "PackedLinear",
+    "PlainLinear",
+    "keep_freed_memory",
+    "leave_threads_to_the_model",
+    "make_linear",
+    "pack_linears",
+    "pack_patch_embedding",
+    "pack_tower_attention",
+]

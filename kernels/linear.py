@@ -2,10 +2,14 @@
 
 `torch.nn.functional.linear` lays the weights out anew at every call, which the few rows of a decoding step never pay
 back. One layout, made once for some hundred rows, is faster at every number of rows; the plain weights are dropped, so
-nothing is held twice.
+nothing is held twice. What follows a product, an activation or a residual, is done while its result is in the cache.
 """
 
+from collections.abc import Callable
+from functools import cache, partial
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from kernels.patches import is_patch_embedding, patch_linear
@@ -13,24 +17,82 @@ from kernels.patches import is_patch_embedding, patch_linear
 # The layout is made for this many rows; neighbours a factor of eight away cost the same.
 LAYOUT_ROWS = 256
 
+# Activations by oneDNN's name and algorithm, and as torch has them.
+SILU = ("swish", "")
+GELU_TANH = ("gelu", "tanh")
+GELU = ("gelu", "none")
+NONE = ("none", "")
+Activation = tuple[str, str]
+_PLAIN: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    NONE: lambda rows: rows,
+    SILU: F.silu,
+    GELU: F.gelu,
+    GELU_TANH: partial(F.gelu, approximate="tanh"),
+}
 
-class PackedLinear(nn.Module):
-    """A linear layer [..., I] → [..., O] for inference on the CPU, in place of an `nn.Linear` that is given up."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+class PlainLinear(nn.Module):
+    """A linear layer [..., I] → [..., O] and what follows it, by torch's own operators."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation = NONE) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), LAYOUT_ROWS)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self._activation = _PLAIN[activation]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """The layer's output, in the rows' dtype."""
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
+        """The layer's output, activated."""
+        return self._activation(F.linear(rows, self.weight, self.bias))
+
+    def plus(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The output, not activated, plus `residual` of the same shape."""
+        return F.linear(rows, self.weight, self.bias) + residual
+
+    def times(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """The output, not activated, times `factor` of the same shape."""
+        return F.linear(rows, self.weight, self.bias) * factor
+
+
+class PackedLinear(nn.Module):
+    """The same over weights in oneDNN's layout, for inference on the CPU."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation = NONE) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), LAYOUT_ROWS)
+        self._bias = None if bias is None else bias.detach()
+        self._name, self._algorithm = activation
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """The layer's output, activated."""
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._packed, self._bias, self._name, [], self._algorithm
+        )
+        return out
+
+    def plus(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The output, not activated, plus `residual` of the same shape."""
+        return self._binary(rows, residual, "add")
+
+    def times(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """The output, not activated, times `factor` of the same shape."""
+        return self._binary(rows, factor, "mul")
+
+    def _binary(self, rows: torch.Tensor, other: torch.Tensor, name: str) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._packed, self._bias, name)
         return out
 
     def extra_repr(self) -> str:
         """Shown in the module's representation."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
+
+
+def make_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None = None, activation: Activation = NONE
+) -> PackedLinear | PlainLinear:
+    """A linear layer of weights [O, I] that the caller gives up, packed where that can be done."""
+    made = PackedLinear if can_pack(weight) else PlainLinear
+    return made(weight, bias, activation)
 
 
 def pack_linears(module: nn.Module) -> int:
@@ -41,8 +103,8 @@ def pack_linears(module: nn.Module) -> int:
     packed = 0
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and can_pack(child):
-                setattr(parent, name, PackedLinear(child))
+            if type(child) is nn.Linear and not hasattr(child, "_hf_hook") and can_pack(child.weight):
+                setattr(parent, name, PackedLinear(child.weight, child.bias))
                 packed += 1
     return packed
 
@@ -53,19 +115,27 @@ def pack_patch_embedding(tower: nn.Module) -> bool:
     if not isinstance(embedding, nn.Module) or not is_patch_embedding(embedding):
         return False
     linear = patch_linear(embedding.get_submodule("proj"))  # type: ignore[arg-type]  # is_patch_embedding has looked
-    if not can_pack(linear):
+    if not can_pack(linear.weight):
         return False
-    tower.patch_embed = PackedLinear(linear)
+    tower.patch_embed = PackedLinear(linear.weight, linear.bias)
     return True
 
 
-def can_pack(linear: nn.Linear) -> bool:
-    """Whether this layer's weights can be laid out by oneDNN here."""
-    weight = linear.weight
-    if weight.device.type != "cpu" or hasattr(linear, "_hf_hook"):
-        return False
-    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight") or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+def can_pack(weight: torch.Tensor) -> bool:
+    """Whether weights like these can be laid out by oneDNN here."""
+    if weight.device.type != "cpu" or not _has_operators():
         return False
     if weight.dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return weight.dtype is torch.float32
+
+
+def products_are_packed(tensor: torch.Tensor) -> bool:
+    """Whether products with a tensor of this kind are best left to oneDNN: float32 on the CPU."""
+    return tensor.dtype is torch.float32 and tensor.device.type == "cpu" and _has_operators()
+
+
+@cache
+def _has_operators() -> bool:
+    """Whether this build of torch has oneDNN's operators, which are private and may go."""
+    return hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from checkpoint import LoadedVision
-from kernels import pack_linears, pack_patch_embedding
+from kernels import pack_linears, pack_patch_embedding, pack_tower_attention
 from vision_server.preprocess import PreparedImage
 
 
@@ -21,19 +21,27 @@ class Embedding:
 
 
 class VisionTower:
-    """A loaded vision half, which it packs where that can be done. Not safe to call from two threads at once."""
+    """A loaded vision half, which it packs where that can be done. Owned by one thread.
 
-    def __init__(self, loaded: LoadedVision) -> None:
+    `threads` is what torch may use in the thread that calls `encode`; None leaves it as it is there.
+    """
+
+    def __init__(self, loaded: LoadedVision, threads: int | None = None) -> None:
+        self._threads = threads
         self._model = loaded.model
         self._dtype = loaded.dtype
         self._merge_size = loaded.description.spatial_merge_size
         self._device = next(loaded.model.parameters()).device
         pack_patch_embedding(loaded.model)
+        pack_tower_attention(loaded.model)
         pack_linears(loaded.model)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage]) -> list[Embedding]:
         """The embeddings of the images, in order, from one forward."""
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+            self._threads = None
         patches = torch.cat([image.patches for image in images]).to(self._device, self._dtype)
         grids = torch.tensor([image.grid for image in images], dtype=torch.int64, device=self._device)
         output = self._model(patches, grid_thw=grids, return_dict=True)

@@ -1,0 +1,99 @@
+"""The attention of a vision tower, by large products and with all segments of one length together."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from kernels.attention import attend, attend_blocks
+from kernels.linear import make_linear
+from kernels.rotary import neighbours, rotate, rotation
+
+
+class TowerAttention(nn.Module):
+    """Stands in for the attention module of any Qwen-VL tower, whose weights it takes over."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self._num_heads: int = attention.num_heads
+        self._scale: float = attention.scaling
+        qkv, width = attention.qkv, attention.qkv.in_features
+        order = neighbours(2 * self._num_heads, width // self._num_heads).to(qkv.weight.device)
+        order = torch.cat([order, torch.arange(2 * width, 3 * width, device=order.device)])
+        self.qkv = make_linear(qkv.weight.detach()[order], qkv.bias.detach()[order])
+        self.proj = make_linear(attention.proj.weight, attention.proj.bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        **_: object,
+    ) -> torch.Tensor:
+        """Rows [R, W] attend within their segments, which end at `cu_seqlens` [N + 1]; cosines and sines are [R, D]."""
+        num_rows = hidden_states.shape[0]
+        qkv = self.qkv(hidden_states).view(num_rows, 3 * self._num_heads, -1)
+        turned = rotate(qkv[:, : 2 * self._num_heads], rotation(*position_embeddings))
+        queries, keys = turned.transpose(0, 1).chunk(2)
+        values = qkv[:, 2 * self._num_heads :].transpose(0, 1)
+        attended = self._within_segments(queries, keys, values, cu_seqlens.tolist())
+        out: torch.Tensor = self.proj(attended.transpose(0, 1).reshape(num_rows, -1))
+        return out
+
+    def _within_segments(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, ends: list[int]
+    ) -> torch.Tensor:
+        """[H, R, D] each; neighbouring segments of one length are computed together."""
+        out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
+        for start, length, count in equal_runs(ends):
+            rows = slice(start, start + length * count)
+            if count == 1:
+                q, k, v = (each[:, rows] for each in (queries, keys, values))
+                out[:, rows] = attend(q, k, v, self._scale, with_lse=False)[0]
+                continue
+            q, k, v = (_blocks(each[:, rows], count) for each in (queries, keys, values))
+            out[:, rows] = attend_blocks(q, k, v, self._scale).transpose(0, 1).flatten(1, 2)
+        return out
+
+
+def _blocks(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """[H, B·R, D] → [B, H, R, D]."""
+    num_heads, num_rows, head_dim = rows.shape
+    return rows.reshape(num_heads, count, num_rows // count, head_dim).transpose(0, 1)
+
+
+def equal_runs(ends: list[int]) -> list[tuple[int, int, int]]:
+    """Segments that end at ends[1:], neighbours of one length joined: (start, length, how many)."""
+    runs: list[tuple[int, int, int]] = []
+    for start, end in pairwise(ends):
+        if start == end:
+            continue
+        if runs and runs[-1][1] == end - start:
+            first, length, count = runs[-1]
+            runs[-1] = (first, length, count + 1)
+        else:
+            runs.append((start, end - start, 1))
+    return runs
+
+
+def pack_tower_attention(tower: nn.Module) -> int:
+    """Replaces the attention of every block of a tower that has the known form; returns how many were."""
+    replaced = 0
+    for block in getattr(tower, "blocks", ()):
+        attention = getattr(block, "attn", None)
+        if _is_known(attention):
+            block.attn = TowerAttention(attention)
+            replaced += 1
+    return replaced
+
+
+def _is_known(attention: Any) -> bool:
+    """One projection to queries, keys and values, one back, and nothing else that holds weights."""
+    children: dict[str, Any] = dict(attention.named_children()) if isinstance(attention, nn.Module) else {}
+    return (
+        set(children) == {"qkv", "proj"}
+        and all(type(child) is nn.Linear and child.bias is not None for child in children.values())
+        and not any(hasattr(child, "_hf_hook") for child in (attention, *children.values()))
+        and children["qkv"].out_features == 3 * children["qkv"].in_features
+    )
