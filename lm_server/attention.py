@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from kernels.attention import Partial, attend, attend_many
 from lm_server.kv import KvMemory
 from lm_server.scheduler import Run
 from lm_server.segments import Block
 
 NAME = "lookonce_segments"
-# Tails up to this long are not told apart by length.
-SHORT_TAIL_TOKENS = 128
-
-# Output [H, R, D] of some rows over some keys, and the log-sum-exp [H, R] of their scores, float32.
-Partial = tuple[torch.Tensor, torch.Tensor]
+# Runs of up to this many rows are computed together.
+SHORT_RUN_ROWS = 128
+# Rows and keys up to these are not told apart by number.
+SHORT_RUN_KEYS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class StepAttention:
 
     def __init__(self, runs: Sequence[Run], memory: KvMemory) -> None:
         self._memory = memory
-        self._placed = _place(runs)
+        placed = _place(runs)
         self._ends = {run.block.block_id: run.end for run in runs}
         self._rows = torch.cat(
             [torch.arange(memory.start(run.block) + run.start, memory.start(run.block) + run.end) for run in runs]
         )
-        self._singles = [_Singles(alike, memory) for alike in _by_length(self._placed)]
-        self._longer = [placed for placed in self._placed if placed.run.num_rows > 1]
+        self._short = [_ShortRuns(alike, memory) for alike in _alike(placed)]
+        self._long = [one for one in placed if one.run.num_rows > SHORT_RUN_ROWS]
         depth = max((len(run.ancestors) for run in runs), default=0)
-        self._levels = [self._level(index) for index in range(depth)]
+        self._lookbacks = [lookback for index in range(depth) for lookback in self._level(placed, index)]
 
     def __call__(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
@@ -86,73 +86,88 @@ class StepAttention:
         self._memory.write(layer, self._rows, keys, values)
         out = torch.empty(queries.shape, dtype=torch.float32, device=queries.device)
         lse = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
-        for placed in self._longer:
+        for placed in self._long:
             rows = slice(placed.first_row, placed.end_row)
-            part = self._own(layer, placed.run, queries[:, rows], keys[:, rows], values[:, rows], scale)
-            out[:, rows], lse[:, rows] = part
-        for singles in self._singles:
-            singles.attend(layer, queries, scale, (out, lse))
-        for level in self._levels:
-            for lookback in level:
-                rows = slice(lookback.first_row, lookback.end_row)
-                seen = self._memory.read(layer, self._memory.start(lookback.block), lookback.num_tokens)
-                _merge_rows((out, lse), attend_all(queries[:, rows], *seen, scale), rows)
+            own = self._memory.read(layer, self._memory.start(placed.run.block), placed.run.end)
+            with_lse = bool(placed.run.ancestors)
+            out[:, rows], lse[:, rows] = attend(queries[:, rows], *own, scale, is_causal=True, with_lse=with_lse)
+        for short in self._short:
+            short.attend(layer, queries, scale, (out, lse))
+        for lookback in self._lookbacks:
+            rows = slice(lookback.first_row, lookback.end_row)
+            seen = self._memory.read(layer, self._memory.start(lookback.block), lookback.num_tokens)
+            merge((out[:, rows], lse[:, rows]), attend(queries[:, rows], *seen, scale))
         return out.to(queries.dtype)
 
-    def _own(
-        self, layer: int, run: Run, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
-    ) -> Partial:
-        """A run's rows over their own block: causally over each other, and over all that came before them."""
-        part = attend_causally(queries, keys, values, scale)
-        if not run.start:
-            return part
-        earlier = self._memory.read(layer, self._memory.start(run.block), run.start)
-        return merge(part, attend_all(queries, *earlier, scale))
-
-    def _level(self, index: int) -> list[_Lookback]:
+    def _level(self, placed: Sequence[_Placed], index: int) -> list[_Lookback]:
         """The lookbacks at one depth of the tree, neighbours at the same block joined."""
         found: list[_Lookback] = []
-        for placed in self._placed:
-            if len(placed.run.ancestors) <= index:
+        for one in placed:
+            if len(one.run.ancestors) <= index:
                 continue
-            block = placed.run.ancestors[index]
+            block = one.run.ancestors[index]
             num_tokens = self._ends.get(block.block_id, block.num_computed)
             last = found[-1] if found else None
-            if last and last.block is block and last.end_row == placed.first_row:
-                found[-1] = _Lookback(block, num_tokens, last.first_row, placed.end_row)
+            if last and last.block is block and last.end_row == one.first_row:
+                found[-1] = _Lookback(block, num_tokens, last.first_row, one.end_row)
             else:
-                found.append(_Lookback(block, num_tokens, placed.first_row, placed.end_row))
+                found.append(_Lookback(block, num_tokens, one.first_row, one.end_row))
         return found
 
 
-class _Singles:
-    """Runs of one row, decoding sequences mostly, over their own blocks: all of them in one call.
+class _ShortRuns:
+    """Runs of few rows over their own blocks, all of them in one call: decoding rows, questions, choices.
 
-    Blocks differ in length, so their tokens are gathered into a rectangle and what lies beyond an end is masked.
+    Runs differ in rows and blocks in length, so both are gathered into rectangles, N runs of up to L rows over up to
+    E keys; what lies beyond an end is computed from what stands in for it, and dropped.
     """
 
     def __init__(self, placed: Sequence[_Placed], memory: KvMemory) -> None:
         self._memory = memory
-        ends = torch.tensor([one.run.end for one in placed])
-        starts = torch.tensor([memory.start(one.run.block) for one in placed])
-        steps = torch.arange(int(ends.max()))
-        # Past a block's end its first token stands in, masked below: it has certainly been written.
-        self._is_beyond = steps[None] >= ends[:, None]
-        self._tokens = starts[:, None] + steps[None].masked_fill(self._is_beyond, 0)
-        self._rows = torch.tensor([one.first_row for one in placed])
+        lengths, ends, starts, first_rows = torch.tensor(
+            [(one.run.num_rows, one.run.end, memory.start(one.run.block), one.first_row) for one in placed]
+        ).unbind(1)
+        steps, keys = torch.arange(int(lengths.max())), torch.arange(int(ends.max()))
+        is_row = steps < lengths[:, None]
+        # A row sees the keys up to its own. Rows past a run's end stand at its last, so that they see some.
+        last_seen = (ends - lengths)[:, None] + steps.minimum(lengths[:, None] - 1)
+        # [N, L, E]
+        self._is_hidden = keys > last_seen[..., None]
+        # Past a block's end its first token stands in, which has certainly been written.
+        self._tokens = starts[:, None] + keys.where(keys < ends[:, None], 0)
+        self._taken = (first_rows[:, None] + steps.where(is_row, 0)).reshape(-1)
+        self._is_full = bool(is_row.all())
+        self._kept = is_row.reshape(-1).nonzero().squeeze(1)
+        self._rows = self._taken[self._kept]
+        self._mask: torch.Tensor | None = None
 
     def attend(self, layer: int, queries: torch.Tensor, scale: float, total: Partial) -> None:
         """Writes output and log-sum-exp of these rows into `total`."""
-        rows = self._rows.to(queries.device)
-        keys, values = self._memory.gather(layer, self._tokens)
-        num_runs, num_kv_heads, _, head_dim = keys.shape
-        # [Hq, N, D] → [N, Hkv, G, D]: the heads that share a key head are rows of one product.
-        grouped = queries.index_select(1, rows).transpose(0, 1).reshape(num_runs, num_kv_heads, -1, head_dim)
-        hidden = torch.zeros(self._is_beyond.shape, dtype=queries.dtype).masked_fill(self._is_beyond, float("-inf"))
-        mask = hidden.to(queries.device)[:, None, None].expand(-1, 1, grouped.shape[2], -1)
-        out, lse = _attention(grouped, keys, values, scale, mask=mask)
-        total[0].index_copy_(1, rows, out.reshape(num_runs, -1, head_dim).transpose(0, 1))
-        total[1].index_copy_(1, rows, lse.reshape(num_runs, -1).transpose(0, 1))
+        keys, values = (each.transpose(0, 1).flatten(0, 1) for each in self._memory.gather(layer, self._tokens))
+        num_heads, _, head_dim = queries.shape
+        num_runs = len(self._tokens)
+        num_kv_heads = len(keys) // num_runs
+        shape = num_kv_heads, num_heads // num_kv_heads, num_runs, -1
+        # [Hq, N·L, D] → [Hkv·N, G·L, D]: the heads that share a key head are rows of one product.
+        taken = queries.index_select(1, self._taken.to(queries.device)).view(*shape, head_dim)
+        stacked = taken.transpose(1, 2).reshape(len(keys), -1, head_dim)
+        out, lse = attend_many(stacked, keys, values, scale, self._mask_for(stacked, num_kv_heads))
+        shape = num_kv_heads, num_runs, num_heads // num_kv_heads, -1
+        self._put(out.view(*shape, head_dim).transpose(1, 2).reshape(num_heads, -1, head_dim), total[0])
+        self._put(lse.view(shape).transpose(1, 2).reshape(num_heads, -1), total[1])
+
+    def _mask_for(self, stacked: torch.Tensor, num_kv_heads: int) -> torch.Tensor:
+        """What is added to the scores [Hkv·N, G·L, E] of these rows; the same for every layer."""
+        if self._mask is None:
+            hidden = torch.zeros(self._is_hidden.shape).masked_fill(self._is_hidden, float("-inf"))
+            group = stacked.shape[1] // hidden.shape[1]
+            self._mask = hidden.repeat(num_kv_heads, group, 1).to(stacked.device, stacked.dtype)
+        return self._mask
+
+    def _put(self, found: torch.Tensor, total: torch.Tensor) -> None:
+        """Of [Hq, N·L, …] the rows of the step, to where they stand in [Hq, R, …]."""
+        kept = found if self._is_full else found.index_select(1, self._kept.to(found.device))
+        total.index_copy_(1, self._rows.to(total.device), kept.to(total.dtype))
 
 
 def _place(runs: Sequence[Run]) -> list[_Placed]:
@@ -164,72 +179,22 @@ def _place(runs: Sequence[Run]) -> list[_Placed]:
     return placed
 
 
-def _by_length(placed: Sequence[_Placed]) -> list[list[_Placed]]:
-    """The runs of one row, those of about one length together: twice of what is there is gathered at most."""
-    alike: dict[int, list[_Placed]] = {}
+def _alike(placed: Sequence[_Placed]) -> list[list[_Placed]]:
+    """The short runs, those of about as many rows and keys together: twice of what is there is gathered at most."""
+    alike: dict[tuple[int, int], list[_Placed]] = {}
     for one in placed:
-        if one.run.num_rows == 1:
-            alike.setdefault(max(one.run.end - 1, SHORT_TAIL_TOKENS - 1).bit_length(), []).append(one)
+        rows = one.run.num_rows
+        if rows <= SHORT_RUN_ROWS:
+            kind = (rows - 1).bit_length(), max(one.run.end - 1, SHORT_RUN_KEYS - 1).bit_length()
+            alike.setdefault(kind, []).append(one)
     return list(alike.values())
 
 
-def attend_all(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Partial:
-    """Every row over every key: queries [Hq, R, D], keys and values [Hkv, S, D].
-
-    The queries of the heads that share a key head are stacked, so that each key is read once for all of them.
-    """
-    num_heads, num_rows, head_dim = queries.shape
-    num_kv_heads = keys.shape[0]
-    stacked = queries.reshape(num_kv_heads, num_heads // num_kv_heads * num_rows, head_dim)
-    out, lse = _attention(stacked[None], keys[None], values[None], scale)
-    return out.reshape(num_heads, num_rows, head_dim), lse.reshape(num_heads, num_rows)
-
-
-def attend_causally(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Partial:
-    """Row r over keys 0 to r: queries [Hq, R, D], keys and values [Hkv, R, D]."""
-    group = queries.shape[0] // keys.shape[0]
-    keys, values = (each.repeat_interleave(group, 0)[None] for each in (keys, values))
-    out, lse = _attention(queries[None], keys, values, scale, is_causal=True)
-    return out[0], lse[0]
-
-
-def _attention(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    scale: float,
-    *,
-    is_causal: bool = False,
-    mask: torch.Tensor | None = None,
-) -> Partial:
-    """Plain attention [B, H, R, D] × [B, H, S, D] that also returns its log-sum-exp [B, H, R] in float32.
-
-    `mask` [B, 1, R, S] is added to the scores.
-    """
-    if queries.device.type == "cpu":
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, 0.0, is_causal, attn_mask=mask, scale=scale
-        )
-        return out.float(), lse.float()
-    scores = torch.matmul(queries.float(), keys.float().transpose(-1, -2)) * scale
-    if mask is not None:
-        scores = scores + mask
-    if is_causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(future, float("-inf"))
-    lse = torch.logsumexp(scores, dim=-1)
-    return torch.matmul(torch.exp(scores - lse[..., None]), values.float()), lse
-
-
-def merge(one: Partial, other: Partial) -> Partial:
-    """What the rows attend to over both sets of keys, which must be disjoint."""
-    total = torch.logaddexp(one[1], other[1])
-    out = one[0] * torch.exp(one[1] - total)[..., None] + other[0] * torch.exp(other[1] - total)[..., None]
-    return out, total
-
-
-def _merge_rows(total: Partial, part: Partial, rows: slice) -> None:
-    total[0][:, rows], total[1][:, rows] = merge((total[0][:, rows], total[1][:, rows]), part)
+def merge(total: Partial, part: Partial) -> None:
+    """Changes what rows attend to, output [Hq, R, D] and log-sum-exp [Hq, R], to include other keys' part."""
+    share = torch.sigmoid(part[1] - total[1])
+    total[0].lerp_(part[0].to(total[0].dtype), share[..., None])
+    total[1].copy_(torch.logaddexp(total[1], part[1]))
 
 
 def _interface(

@@ -1,4 +1,4 @@
-"""Runs a step of the scheduler on the language half: rows in, logits out. transformers keeps the layers' code."""
+"""Runs a step of the scheduler on the language half: rows in, logits out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from kernels import pack_linears
+from kernels.rotary import rotation
 from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
+from lm_server.layers import StepInputs, make_layers
 from lm_server.scheduler import Logits, Run
 
 
@@ -42,12 +44,15 @@ class ModelRunner:
     """The language half with its key/value memory. Owned by one thread.
 
     `model` is a Qwen-VL ForConditionalGeneration without its vision tower; its linear layers are packed where that can
-    be done. `kv_bytes` bounds the key/value memory.
+    be done. `kv_bytes` bounds the key/value memory. `threads` is what torch may use in the thread that calls `run`;
+    None leaves it as it is there.
     """
 
-    def __init__(self, model: Any, kv_bytes: int) -> None:
-        pack_linears(model)
+    def __init__(self, model: Any, kv_bytes: int, threads: int | None = None) -> None:
+        self._threads = threads
         self._text = model.model.language_model
+        self.layers = make_layers(self._text)
+        pack_linears(model)
         self._lm_head = model.lm_head
         config = self._text.config
         config._attn_implementation = NAME
@@ -67,10 +72,13 @@ class ModelRunner:
         Returns:
             By the run's place in `runs`: float32 logits [1, V] or, for a scored choice, [R, V].
         """
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+            self._threads = None
         ordered = order_runs(runs)
         self.memory.place(run.block for run in ordered)
         wanted = _wanted(ordered)
-        hidden = self._layers(ordered, [rows for _, rows in wanted])
+        hidden = self._through_layers(ordered, [rows for _, rows in wanted])
         if not wanted:
             return {}
         logits = self._lm_head(self._text.norm(hidden)).float().cpu()
@@ -78,53 +86,40 @@ class ModelRunner:
         parts = logits.split([rows.stop - rows.start for _, rows in wanted])
         return {places[id(run)]: part for (run, _), part in zip(wanted, parts, strict=True)}
 
-    def _layers(self, runs: Sequence[Run], wanted: Sequence[slice]) -> torch.Tensor:
-        """What the last layer makes of the wanted rows, [N, H]."""
+    def _through_layers(self, runs: Sequence[Run], wanted: Sequence[slice]) -> torch.Tensor:
+        """What the last layer makes of the wanted rows, [N, H].
+
+        The other rows are there for their keys and values, which attention stores; of the last layer's feed-forward
+        part nothing of them is ever looked at.
+        """
         images = _image_rows(runs)
         hidden = self._embed(runs, images)
-        positions = torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1))[:, None]
-        call = {
-            "attention_mask": None,
-            "position_ids": None,
-            "past_key_values": None,
-            "position_embeddings": self._text.rotary_emb(hidden, positions.to(hidden.device)),
-            "step": StepAttention(runs, self.memory),
-        }
-        *layers, last = self._text.layers
+        inputs = self._inputs(runs, hidden)
+        *layers, last = self.layers
         for index, layer in enumerate(layers):
-            hidden = layer(hidden, **call)
+            hidden = layer.feed(layer.attend(hidden, inputs))
             for image in images:
                 if index < len(image.embedding.deepstack):
                     features = image.of(image.embedding.deepstack[index])
-                    hidden[0, image.rows] += features.to(hidden.device, hidden.dtype)
-        return _last_layer(last, hidden, wanted, call)
+                    hidden[image.rows] += features.to(hidden.device, hidden.dtype)
+        # (DeepStack features behind this layer would be added to image rows, which are never wanted.)
+        hidden = last.attend(hidden, inputs)
+        return last.feed(torch.cat([hidden[rows] for rows in wanted]) if wanted else hidden[:0])
+
+    def _inputs(self, runs: Sequence[Run], hidden: torch.Tensor) -> StepInputs:
+        positions = torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1))[:, None]
+        # In float32 whatever the model's dtype, for lean layers.
+        cos, sin = self._text.rotary_emb(hidden[:1].float(), positions.to(hidden.device))
+        cos_sin = cos.to(hidden.dtype), sin.to(hidden.dtype)
+        return StepInputs(StepAttention(runs, self.memory), rotation(cos[0], sin[0]), cos_sin)
 
     def _embed(self, runs: Sequence[Run], images: "Sequence[_ImageRows]") -> torch.Tensor:
-        """Every row's input, [1, R, H]: a token's embedding, or an image's in its place."""
-        tokens = torch.tensor([[token for run in runs for token in run.tokens]])
+        """Every row's input, [R, H]: a token's embedding, or an image's in its place."""
+        tokens = torch.tensor([token for run in runs for token in run.tokens])
         hidden: torch.Tensor = self._text.embed_tokens(tokens.to(self._device))
         for image in images:
-            hidden[0, image.rows] = image.of(image.embedding.merged).to(hidden.device, hidden.dtype)
+            hidden[image.rows] = image.of(image.embedding.merged).to(hidden.device, hidden.dtype)
         return hidden
-
-
-def _last_layer(layer: Any, hidden: torch.Tensor, wanted: Sequence[slice], call: Mapping[str, Any]) -> torch.Tensor:
-    """The last layer's output [N, H] for the wanted rows alone.
-
-    The others are there for their keys and values, which attention stores; their feed-forward part, most of the layer,
-    is never looked at. (DeepStack features behind this layer would be added to image rows, which are never wanted.)
-    What is written out here, two residual blocks, is the layer of every supported family.
-    """
-    if hasattr(layer, "_hf_hook"):
-        # Placed by accelerate, whose hooks sit on the layer as a whole.
-        whole = layer(hidden, **call)[0]
-        return torch.cat([whole[rows] for rows in wanted]) if wanted else whole[:0]
-    attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **call)
-    if not wanted:
-        return hidden[0, :0]
-    selected = torch.cat([hidden[0, rows] + attended[0, rows] for rows in wanted])[None]
-    out: torch.Tensor = selected + layer.mlp(layer.post_attention_layernorm(selected))
-    return out[0]
 
 
 def _wanted(runs: Sequence[Run]) -> list[tuple[Run, slice]]:
