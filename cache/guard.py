@@ -35,7 +35,7 @@ class GuardedStore:
         """The breaker is closed."""
         return self._breaker.is_closed
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str) -> BytesLike | None:
         """The value."""
         return await self._guarded("get", lambda: self._store.get(key), self._limits.timeout_s)
 

@@ -18,7 +18,7 @@ from cache.entry import BytesLike
 from cache.errors import StoreUnavailable
 from cache.metrics import PUTS_DROPPED
 from cache.store import Head, StoreLimits, check_size
-from cache.wire import SocketConnection, TcpConnection, TlsConnection
+from cache.wire import SocketConnection, TcpConnection, TlsConnection, ValueParser
 
 # What a server answers when it will not keep a value, by the first word of its answer.
 _REFUSALS = {
@@ -52,11 +52,11 @@ class RedisStore:
         """Always: this class remembers no failure."""
         return True
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str) -> BytesLike | None:
         """The value; None for one that is not a string as well."""
         with _translated("get"):
             try:
-                value: bytes | None = await self._redis.get(key)
+                value: BytesLike | None = await self._redis.get(key)
             except refusals.ResponseError as exc:
                 _raise_unless_wrong_type(exc)
                 return None
@@ -107,7 +107,7 @@ def _pool(address: StoreAddress, limits: StoreLimits) -> BlockingConnectionPool:
         socket_connect_timeout=limits.connect_timeout_s,
         retry=Retry(NoBackoff(), 1, supported_errors=(refusals.ConnectionError,)),
         protocol=2,
-        socket_read_size=1 << 18,
+        parser_class=ValueParser,
         db=address.db,
         username=address.username,
         password=address.password,

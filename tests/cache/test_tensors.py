@@ -46,14 +46,27 @@ def test_other_dtypes_are_refused() -> None:
         from_torch("embedding", torch.zeros(1, 1, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_values_that_are_not_finite_are_found(value: float) -> None:
-    """A NaN or an infinity in any tensor is found by the check that workers make before use."""
-    values = torch.zeros(6, 5)
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("place", [0, 12_345, -1])
+def test_values_that_are_not_finite_are_found(value: float, dtype: torch.dtype, place: int) -> None:
+    """A NaN or an infinity at any place of any tensor is found by the check that workers make before use."""
+    values = torch.full((300, 500), torch.finfo(dtype).min, dtype=dtype)
     sound = replace(sample_entry(), tensors=(from_torch("embedding", values),))
     check_finite(sound)
     values = values.clone()
-    values[5, 4] = value
+    values.view(-1)[place] = value
     with pytest.raises(DamagedEntry) as caught:
         check_finite(replace(sound, tensors=(*sound.tensors, from_torch("deepstack.0", values))))
     assert caught.value.reason is Damage.VALUES
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_exactly_what_torch_calls_finite_is_taken(dtype: torch.dtype) -> None:
+    """Of all 65,536 bit patterns of a dtype, those that torch calls finite pass the check and the others do not."""
+    patterns = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(dtype)
+    finite = torch.isfinite(patterns)
+    check_finite(replace(sample_entry(), tensors=(from_torch("embedding", patterns[finite].reshape(-1, 1)),)))
+    for pattern in patterns[~finite]:
+        with pytest.raises(DamagedEntry):
+            check_finite(replace(sample_entry(), tensors=(from_torch("embedding", pattern.reshape(1, 1)),)))
