@@ -111,7 +111,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         over_white = Image.new("RGBA", image.size, "white")
         over_white.alpha_composite(image.convert("RGBA"))
         return over_white.convert("RGB")
-    return image.convert("RGB")
+    # What is RGB already is not copied: nobody else has it.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

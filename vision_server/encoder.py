@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from checkpoint import LoadedVision
-from kernels import pack_linears, pack_patch_embedding, pack_tower_attention
+from kernels import pack_linears, pack_patch_embedding, pack_tower_blocks
 from vision_server.preprocess import PreparedImage
 
 
@@ -33,7 +33,7 @@ class VisionTower:
         self._merge_size = loaded.description.spatial_merge_size
         self._device = next(loaded.model.parameters()).device
         pack_patch_embedding(loaded.model)
-        pack_tower_attention(loaded.model)
+        pack_tower_blocks(loaded.model)
         pack_linears(loaded.model)
 
     @torch.inference_mode()

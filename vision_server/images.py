@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
-from cache import Damage, DamagedEntry, Header, decode_header, entry_key, image_id, original_key
+from cache import BytesLike, Damage, DamagedEntry, Header, decode_header, entry_key, image_id, original_key
 from rpc.errors import NotFound, Unavailable
 from vision_server.decode import DECODE_VERSION
 from vision_server.flights import Flights
@@ -48,7 +48,7 @@ class Found:
 
     header: Header
     entry_bytes: int
-    data: bytes | None
+    data: BytesLike | None
     encoded: bool
 
 

@@ -60,14 +60,14 @@ class Library:
         except StoreUnavailable:
             return None
 
-    async def read(self, key: str) -> bytes | None:
+    async def read(self, key: str) -> BytesLike | None:
         """An entry's bytes as stored, not yet checked; None where there are none or the store does not answer."""
         try:
             return await self._aside(key) or await self._store.get(key)
         except StoreUnavailable:
             return None
 
-    def check(self, key: str, data: bytes) -> Header:
+    def check(self, key: str, data: BytesLike) -> Header:
         """The header of a wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
         form = self._form
         entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint)
@@ -78,9 +78,10 @@ class Library:
     async def original(self, key: str) -> bytes | None:
         """An image's uploaded bytes; None where there are none. Raises `Unavailable` where that cannot be known."""
         try:
-            return await self._aside(key) or await self._store.get(key)
+            image = await self._aside(key) or await self._store.get(key)
         except StoreUnavailable as exc:
             raise _unavailable(exc) from exc
+        return None if image is None else bytes(image)
 
     async def ttl_s(self, key: str) -> float | None:
         """Seconds that the value under `key` will be kept; None where there is none or it is not known."""
@@ -133,7 +134,7 @@ class Library:
             await self.keep(key, kept.value, left_s)
         return kept.value
 
-    def _header(self, key: str, prefix: bytes, total_bytes: int) -> Header:
+    def _header(self, key: str, prefix: BytesLike, total_bytes: int) -> Header:
         return decode_header(prefix, total_bytes, expected_key=key, expected_fingerprint=self._form.fingerprint)
 
 

@@ -5,14 +5,14 @@ import logging
 import signal
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-
-import torch
 
 from cache import ENTRY_FORMAT, CacheError, EntryCache, StoreLimits, open_store
 from cache.header import ITEM_BYTES
 from checkpoint import CheckpointError, LoadedVision, LoadOptionError, dtype_name, fingerprint, identity, load_vision
+from kernels import keep_freed_memory, leave_threads_to_the_model
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import RpcError
 from rpc.server import GrpcServer, serve_until_signal
@@ -42,7 +42,8 @@ def run(settings: VisionSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        worker = VisionWorker(settings)
+        keep_freed_memory()
+        worker = VisionWorker(replace(settings, threads=leave_threads_to_the_model(settings.threads)))
         asyncio.run(worker.serve())
     except (CheckpointError, LoadOptionError, CacheError, RpcError) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message names it; a traceback would bury it
@@ -57,8 +58,6 @@ class VisionWorker:
     """
 
     def __init__(self, settings: VisionSettings) -> None:
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
         self.settings = settings
         self.store = open_store(settings.cache, _store_limits(settings))
         model_dir = Path(settings.model)
@@ -86,7 +85,7 @@ class VisionWorker:
         """The worker's images, on the running event loop."""
         settings = self.settings
         pipeline = EncodingPipeline(
-            VisionTower(self.loaded),
+            VisionTower(self.loaded, settings.threads),
             self.preprocessor,
             self.form,
             ImageLimits(settings.max_image_pixels),

@@ -1,6 +1,11 @@
-"""Image bytes → an entry's bytes: decode and prepare in a few threads, encode in the model's own."""
+"""Image bytes → an entry's bytes: decode and prepare in a few threads, encode in the model's own, pack in a third kind.
+
+So while one image is encoded the next ones are prepared and the one before is packed. What runs beside the model uses
+no threads of torch's: those are the model's.
+"""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +22,7 @@ from vision_server.encoder import Embedding, VisionTower
 from vision_server.metrics import ENCODE_SECONDS, IMAGES_ENCODED
 from vision_server.preprocess import ImagePreprocessor, PreparedImage
 
-PREPARE_THREADS = 2
+MIN_PREPARE_THREADS = 2
 Result = TypeVar("Result")
 
 
@@ -67,7 +72,9 @@ class EncodingPipeline:
         self._form = form
         self._limits = limits
         self._admission = admission
-        self._threads = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="prepare")
+        self._preparing = ThreadPoolExecutor(_prepare_threads(max_batch), thread_name_prefix="prepare")
+        # Of its own: an image that is encoded does not wait for those that are yet to be prepared.
+        self._packing = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._batcher: Batcher[PreparedImage, Embedding] = Batcher(self._forward, max_batch)
         self._ahead = asyncio.Semaphore(2 * max_batch + 1)
 
@@ -80,7 +87,7 @@ class EncodingPipeline:
             async with self._ahead:
                 prepared = await self._prepare(image)
                 embedding = await self._batcher.submit(prepared)
-                return await self._in_thread(lambda: self._pack(key, len(image), prepared, embedding))
+                return await _in(self._packing, lambda: self._pack(key, len(image), prepared, embedding))
 
     async def measure(self, image: bytes) -> ImageSizes:
         """The sizes that one uploaded image's entry has; nothing is encoded. Raises as `entry` does."""
@@ -90,19 +97,17 @@ class EncodingPipeline:
         return ImageSizes(prepared.grid, prepared.width, prepared.height)
 
     async def _prepare(self, image: bytes) -> PreparedImage:
-        prepared = await self._in_thread(lambda: self._preprocessor.prepare(decode(image, self._limits)))
+        prepared = await _in(self._preparing, lambda: self._preprocessor.prepare(decode(image, self._limits)))
         entry_bytes = self._form.value_bytes(prepared.grid)
         if entry_bytes > self._form.max_bytes:
             raise TooLarge(f"the image's embedding takes {entry_bytes} bytes, over the limit of {self._form.max_bytes}")
         return prepared
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
     def close(self) -> None:
         """Ends the threads after what they are doing now."""
         self._batcher.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._preparing, self._packing):
+            threads.shutdown(wait=True, cancel_futures=True)
 
     def _forward(self, images: Sequence[PreparedImage]) -> Sequence[Embedding]:
         started = time.perf_counter()
@@ -128,3 +133,12 @@ class EncodingPipeline:
         )
         check_finite(entry)
         return encode(entry)
+
+
+def _prepare_threads(max_batch: int) -> int:
+    """As many as keep up with a model that takes `max_batch` images at once, where there are cores for them."""
+    return max(MIN_PREPARE_THREADS, min(max_batch, os.cpu_count() or 1))
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(threads, work)

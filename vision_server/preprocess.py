@@ -1,6 +1,7 @@
-"""An RGB picture → the patches that the tower takes, by the checkpoint's own image processor."""
+"""An RGB picture → the patches that the tower takes, as the checkpoint's own image processor makes them."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import AutoImageProcessor
 
 from rpc.errors import InvalidArgument
 from vision_server.decode import DECODE_VERSION
+from vision_server.patches import Grid, is_plain_rgb, patch_maker
 
 # The torchvision backend gives other pixels; Pillow's is the one that every installation has.
 BACKEND = "pil"
@@ -40,6 +42,7 @@ class ImagePreprocessor:
         )
         self._max_tokens = max_tokens
         self._processor = processor if max_tokens is None else _bounded(processor, max_tokens)
+        self._maker = patch_maker(self._processor)
 
     @property
     def merge_size(self) -> int:
@@ -67,14 +70,21 @@ class ImagePreprocessor:
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """The patches of an upright RGB picture. Raises `InvalidArgument` where its shape needs too many tokens."""
-        features_ = self._processor(images=[image], return_tensors="pt")
-        t, h, w = (int(size) for size in features_["image_grid_thw"][0])
-        tokens = t * h * w // self.merge_size**2
+        patches, grid = self._patches(image)
+        tokens = math.prod(grid) // self.merge_size**2
         if self._max_tokens is not None and tokens > self._max_tokens:
             raise InvalidArgument(
                 f"image of {image.width}×{image.height} pixels needs {tokens} of {self._max_tokens} tokens"
             )
-        return PreparedImage(features_["pixel_values"], (t, h, w), image.width, image.height)
+        return PreparedImage(patches, grid, image.width, image.height)
+
+    def _patches(self, image: Image.Image) -> tuple[torch.Tensor, Grid]:
+        if self._maker is not None and is_plain_rgb(image):
+            patches, grid = self._maker.make(image)
+            return torch.from_numpy(patches), grid
+        features_ = self._processor(images=[image], return_tensors="pt")
+        t, h, w = features_["image_grid_thw"][0].tolist()
+        return features_["pixel_values"], (t, h, w)
 
 
 def _token_pixels(processor: Any) -> int:

@@ -1,10 +1,11 @@
-"""Tiny checkpoints, and where fingerprints are remembered."""
+"""Tiny checkpoints, a store, and where fingerprints are remembered."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cache.servers import Server, socket_server, valkey_binary
 from tests.families import make
 
 MakeCheckpoint = Callable[[str], Path]
@@ -29,3 +30,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
         return made[family]
 
     return get
+
+
+@pytest.fixture
+def model(checkpoint: MakeCheckpoint) -> Path:
+    return checkpoint("qwen2_vl")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with socket_server(valkey_binary(), tmp_path) as running_server:
+        yield running_server

@@ -73,3 +73,44 @@ async def test_who_has_gone_is_not_worked_for() -> None:
     assert [await first, await stays] == [0, 4]
     assert run.batches == [[0], [2]]
     batcher.close()
+
+
+async def test_the_model_does_not_wait_for_the_event_loop() -> None:
+    """While the event loop is busy, the model's thread goes from one batch to the next."""
+    run = Doubler()
+    batcher: Batcher[int, int] = Batcher(run, 1)
+    tasks = [asyncio.create_task(batcher.submit(number)) for number in range(3)]
+    await asyncio.sleep(0.02)
+    ends = threading.Event()
+    after = asyncio.get_running_loop().run_in_executor(batcher._thread, ends.set)
+    run.gate.set()
+    # The loop stands still until the thread is through with all three.
+    assert ends.wait(20)
+    assert run.batches == [[0], [1], [2]]
+    assert await asyncio.gather(*tasks) == [0, 2, 4]
+    await after
+    batcher.close()
+
+
+async def test_a_run_that_loses_an_item_fails_it() -> None:
+    """A run that returns too few outcomes fails what it was given, and the next item is worked on."""
+    batcher: Batcher[int, int] = Batcher(lambda works: [work for work in works if work], 2)
+    with pytest.raises(ValueError, match="zip"):
+        await batcher.submit(0)
+    assert await batcher.submit(1) == 1
+    batcher.close()
+
+
+async def test_closing_fails_what_waits() -> None:
+    """An item that was not begun when the thread ends fails, and the one that was begun is finished."""
+    run = Doubler()
+    batcher: Batcher[int, int] = Batcher(run, 1)
+    begun, waits = asyncio.create_task(batcher.submit(1)), asyncio.create_task(batcher.submit(2))
+    await asyncio.sleep(0.02)
+    closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+    with pytest.raises(RuntimeError, match="closed"):
+        await waits
+    run.gate.set()
+    assert await begun == 2
+    await closing
+    assert run.batches == [[1]]

@@ -18,6 +18,9 @@ from vision_server.images import Images
 from vision_server.main import VisionWorker
 from vision_server.settings import VisionSettings
 
+# An image id of the right form that no test's image has.
+UNKNOWN_ID = "img_" + "00" * 20
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
