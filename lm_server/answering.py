@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImag
 from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.requests import Ask, ImagePart, Turn
+from lm_server.runner import ImageEmbedding
 from protos import language_pb2
 from rpc.errors import Internal, InvalidArgument, RpcError
 
@@ -89,28 +92,18 @@ class Answerer:
         # One fingerprint for the whole request; of a prompt without images nothing depends on the vision half.
         fingerprint = self._library.fingerprint if any(turn.image_ids for ask in asks for turn in ask.turns) else ""
         images = await self._look_up(tenant, fingerprint, asks)
+        prepared = await asyncio.to_thread(self._prepare, asks, tenant, fingerprint, images)
+        works: list[Work] = []
         questions: list[_Question] = []
-        for index, outcome in enumerate(await asyncio.to_thread(self._build_all, asks, images)):
-            if isinstance(outcome, Prompt):
-                questions.append(_Question(index, asks[index], outcome))
+        for index, outcome in enumerate(prepared):
+            if isinstance(outcome, Work):
+                works.append(outcome)
+                questions.append(_Question(index, asks[index], outcome.prompt))
             else:
                 metrics.QUESTIONS.labels("error").inc()
                 yield Done(index, outcome)
-        works: list[Work] = []
-        taken: list[_Question] = []
-        made = await asyncio.to_thread(self._works, questions, tenant, fingerprint, images)
-        for question, work in zip(questions, made, strict=True):
-            try:
-                self._engine.check(work)
-                self._check_choices(work)
-            except InvalidArgument as exc:
-                metrics.QUESTIONS.labels("error").inc()
-                yield Done(question.index, exc)
-            else:
-                works.append(work)
-                taken.append(question)
         run = _RequestRun(self._engine, self._library, tenant, fingerprint, images, started)
-        async with aclosing(run.events(works, taken)) as events:
+        async with aclosing(run.events(works, questions)) as events:
             async for event in events:
                 yield event
 
@@ -135,6 +128,19 @@ class Answerer:
             return _Image(grid, self._library.local(key))
         fetched = await self._library.fetch(tenant, image_id, fingerprint)
         return _Image(fetched.grid, fetched)
+
+    def _prepare(
+        self, asks: Sequence[Ask], tenant: str, fingerprint: str, images: Mapping[str, _Image]
+    ) -> list[Work | RpcError]:
+        """What the engine is given of each question, or why that question is no good, in order."""
+        prompts = self._build_all(asks, images)
+        embeddings = {image_id: image.fetched.embedding for image_id, image in images.items() if image.fetched}
+        return [
+            self._checked_work(ask, prompt, segment_keys(prompt, tenant, fingerprint), embeddings)
+            if isinstance(prompt, Prompt)
+            else prompt
+            for ask, prompt in zip(asks, prompts, strict=True)
+        ]
 
     def _build_all(self, asks: Sequence[Ask], images: Mapping[str, _Image]) -> list[Prompt | RpcError]:
         """A prompt or the reason why there is none, for each question, in order."""
@@ -170,25 +176,24 @@ class Answerer:
                 reason="CONTEXT_TOO_LONG",
             )
 
-    def _works(
-        self, questions: Sequence[_Question], tenant: str, fingerprint: str, images: Mapping[str, _Image]
-    ) -> list[Work]:
-        embeddings = {image_id: image.fetched.embedding for image_id, image in images.items() if image.fetched}
-        return [
-            Work(
-                prompt=question.prompt,
-                keys=segment_keys(question.prompt, tenant, fingerprint),
-                max_tokens=self._max_tokens(question),
-                sampling=question.ask.sampling,
-                choices=tuple(self._prompts.encode_text(choice) for choice in question.ask.choices),
-                embeddings=embeddings,
-            )
-            for question in questions
-        ]
-
-    def _max_tokens(self, question: _Question) -> int:
-        left = self._limits.context_tokens - len(question.prompt)
-        return question.ask.max_tokens or min(self._limits.default_max_tokens, left)
+    def _checked_work(
+        self, ask: Ask, prompt: Prompt, keys: tuple[bytes, ...], embeddings: Mapping[str, ImageEmbedding]
+    ) -> Work | RpcError:
+        left = self._limits.context_tokens - len(prompt)
+        work = Work(
+            prompt=prompt,
+            keys=keys,
+            max_tokens=ask.max_tokens or min(self._limits.default_max_tokens, left),
+            sampling=ask.sampling,
+            choices=tuple(self._prompts.encode_text(choice) for choice in ask.choices),
+            embeddings=embeddings,
+        )
+        try:
+            self._engine.check(work)
+            self._check_choices(work)
+        except InvalidArgument as exc:
+            return exc
+        return work
 
 
 class _RequestRun:
@@ -209,8 +214,7 @@ class _RequestRun:
         self._fingerprint = fingerprint
         self._images = images
         self._started = started
-        self._queue: asyncio.Queue[tuple[_Question, Event]] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
+        self._inbox = _Inbox(asyncio.get_running_loop())
         self._fetches: set[asyncio.Task[None]] = set()
         # Submission to the engine comes later than the request by this much.
         self._delay_s = 0.0
@@ -218,21 +222,22 @@ class _RequestRun:
     async def events(self, works: Sequence[Work], questions: Sequence[_Question]) -> AsyncGenerator[Piece | Done, None]:
         """Submits the questions and follows them to their ends."""
         self._delay_s = time.monotonic() - self._started
-        tickets = self._engine.submit(works, [self._listener(question) for question in questions])
+        listeners = [partial(self._inbox.put, question) for question in questions]
+        tickets = self._engine.submit(works, listeners)
         for question, ticket in zip(questions, tickets, strict=True):
             question.ticket = ticket
         unanswered = dict.fromkeys(question.index for question in questions)
         try:
             while unanswered:
-                question, event = await self._queue.get()
-                if question.index not in unanswered:
-                    # It failed for want of an image while the engine was still to be told.
-                    continue
-                made = self._handle(question, event)
-                if isinstance(made, Done):
-                    del unanswered[made.index]
-                if made is not None:
-                    yield made
+                for question, event in await self._inbox.take():
+                    if question.index not in unanswered:
+                        # It failed for want of an image while the engine was still to be told.
+                        continue
+                    made = self._handle(question, event)
+                    if isinstance(made, Done):
+                        del unanswered[made.index]
+                    if made is not None:
+                        yield made
         finally:
             if unanswered:
                 metrics.QUESTIONS.labels("cancelled").inc(len(unanswered))
@@ -240,9 +245,6 @@ class _RequestRun:
                 self._engine.cancel(ticket)
             for task in self._fetches:
                 task.cancel()
-
-    def _listener(self, question: _Question) -> "_Listener":
-        return _Listener(self._loop, self._queue, question)
 
     def _handle(self, question: _Question, event: Event) -> Piece | Done | None:
         match event:
@@ -282,7 +284,7 @@ class _RequestRun:
             self._engine.supply(question.ticket, supplied)
 
     def _give_up(self, question: _Question, error: RpcError) -> None:
-        self._queue.put_nowait((question, Failed(error)))
+        self._inbox.put(question, Failed(error))
         if question.ticket is not None:
             self._engine.cancel(question.ticket)
 
@@ -314,16 +316,29 @@ class _RequestRun:
         return fetched.source if fetched else Source.IMAGE_SOURCE_PREFIX
 
 
-@dataclass(frozen=True, slots=True)
-class _Listener:
-    """Carries a question's events from the engine's thread to the request's queue."""
+class _Inbox:
+    """Carries events from the engine's thread to a request's loop, which is woken once for all that a step says."""
 
-    loop: asyncio.AbstractEventLoop
-    events: "asyncio.Queue[tuple[_Question, Event]]"
-    question: _Question
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: deque[tuple[_Question, Event]] = deque()
+        self._arrived = asyncio.Event()
+        self._is_woken = False
 
-    def __call__(self, event: Event) -> None:
-        self.loop.call_soon_threadsafe(self.events.put_nowait, (self.question, event))
+    def put(self, question: _Question, event: Event) -> None:
+        """Adds an event; from any thread. Raises `RuntimeError` where the loop has ended."""
+        self._events.append((question, event))
+        if not self._is_woken:
+            self._is_woken = True
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+    async def take(self) -> list[tuple[_Question, Event]]:
+        """What has come, waited for; now and then nothing."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        # Before the events are read: what is added after that wakes the loop again.
+        self._is_woken = False
+        return [self._events.popleft() for _ in range(len(self._events))]
 
 
 def _messages(turns: Sequence[Turn], images: Mapping[str, _Image]) -> list[Message]:

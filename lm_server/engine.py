@@ -16,12 +16,14 @@ from typing import Any
 import torch
 
 from lm_server import metrics
+from lm_server.disk import DiskFolder
 from lm_server.prompt import Prompt
-from lm_server.runner import ImageEmbedding, ModelRunner
+from lm_server.runner import ImageEmbedding, ModelRunner, NextTokens
 from lm_server.sampler import Sampler, Sampling
 from lm_server.scheduler import Plan, Run, Scheduler
 from lm_server.sequence import Sequence as EngineSequence
 from lm_server.text import TextStream
+from lm_server.tier_memory import TierMemory
 from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -121,8 +123,8 @@ def _sequence_of(work: Work) -> EngineSequence:
 class Engine:
     """Answers questions on one model.
 
-    `end_tokens` end an answer. `max_questions` bounds the questions that are taken in and not yet
-    answered. `on_broken` is called from the engine's thread when it can answer nothing any more.
+    `end_tokens` end an answer. `max_questions` bounds the questions that are taken in and not yet answered. `on_broken`
+    is called from the engine's thread when it can answer nothing any more. `disk` is what a disk tier needs.
     """
 
     def __init__(
@@ -134,15 +136,16 @@ class Engine:
         end_tokens: frozenset[int],
         max_questions: int,
         on_broken: Callable[[], None] = lambda: None,
+        disk: DiskFolder | None = None,
     ) -> None:
         self._on_broken = on_broken
         self._runner = runner
-        self._kv_bytes_per_token: int = runner.kv_bytes_per_token
         self._scheduler = scheduler
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens
         self._max_questions = max_questions
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._memory = TierMemory(scheduler, runner.memory, runner.kv_bytes_per_token, self._inbox.put, disk)
         self._tickets: dict[EngineSequence, Ticket] = {}
         self._num_pending = 0
         self._pending_lock = threading.Lock()
@@ -204,6 +207,7 @@ class Engine:
         """Fails what is left and ends the thread, after the step that is running."""
         self._inbox.put(self._halt)
         self._thread.join()
+        self._memory.close()
 
     @property
     def num_running(self) -> int:
@@ -218,12 +222,12 @@ class Engine:
     @property
     def kv_bytes_used(self) -> int:
         """Key/value memory reserved now, kept segments included."""
-        return self._scheduler.ledger.used_tokens * self._kv_bytes_per_token
+        return self._memory.used_bytes
 
     @property
     def kv_bytes_budget(self) -> int:
         """Key/value memory that may be reserved."""
-        return self._scheduler.ledger.budget_tokens * self._kv_bytes_per_token
+        return self._memory.budget_bytes
 
     # The engine's thread
 
@@ -240,7 +244,7 @@ class Engine:
             self._inbox.get()()
             return
         # Before it sleeps too: what ended or was forgotten holds no memory while nothing runs.
-        self._runner.memory.free(self._scheduler.ledger.take_freed())
+        self._memory.settle()
         self._read_inbox()
         if not self._scheduler.is_idle and not self._stopping:
             self.step()
@@ -254,12 +258,12 @@ class Engine:
     def step(self) -> None:
         """Schedules, runs, chooses and collects once."""
         plan = self._scheduler.schedule()
-        self._runner.memory.free(plan.freed)
+        self._memory.carry_out(plan.transfers, plan.freed)
         self._ask_for_images(plan)
         if not plan.runs:
             return
         try:
-            logits = self._runner.run(plan.runs)
+            found = self._runner.run(plan.runs)
         except Exception as exc:
             if not self._runner.memory.is_intact:
                 # No prefix is what its key says any more.
@@ -270,10 +274,10 @@ class Engine:
             return
         self._scheduler.commit(plan)
         metrics.STEP_ROWS.observe(sum(run.num_rows for run in plan.runs))
-        for index, rows in logits.items():
+        for index, rows in found.items():
             self._collect(plan.runs[index], rows)
 
-    def _collect(self, run: Run, logits: torch.Tensor) -> None:
+    def _collect(self, run: Run, found: NextTokens) -> None:
         ticket = self._tickets.get(run.sequence)
         if ticket is None:
             # It failed on another run of this step.
@@ -281,16 +285,19 @@ class Engine:
         ticket.note_first_token()
         try:
             if ticket.work.choices:
-                self._collect_scores(ticket, run, logits)
+                self._collect_scores(ticket, run, found.logits)
             else:
-                self._collect_token(ticket, logits[-1])
+                self._collect_token(ticket, found)
         except Exception as exc:
             logger.exception("a question failed")
             self._fail(ticket, exc)
 
-    def _collect_token(self, ticket: Ticket, logits: torch.Tensor) -> None:
+    def _collect_token(self, ticket: Ticket, found: NextTokens) -> None:
         sequence = ticket.sequence
-        token = ticket.sampler.choose(logits, sequence.prompt.tokens, sequence.output)
+        if ticket.sampler.takes_the_best:
+            token = found.best[-1]
+        else:
+            token = ticket.sampler.choose(found.logits[-1], sequence.prompt.tokens, sequence.output)
         sequence.output.append(token)
         metrics.GENERATED_TOKENS.inc()
         ended = token in self._end_tokens

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 import grpc.aio
 
 from cache import (
+    BytesLike,
     DamagedEntry,
     Entry,
     EntryCache,
@@ -99,7 +101,8 @@ class EntryLibrary:
         return self._local.get(key)
 
     def forget(self, key: str) -> None:
-        """Drops what this process holds of an entry."""
+        """Drops what this process holds of an entry. One that is being fetched comes to its askers, no further."""
+        self._fetching.pop(key, None)
         self._local.delete(key)
         self._grids.pop(key, None)
 
@@ -121,7 +124,7 @@ class EntryLibrary:
         if task is None:
             task = asyncio.create_task(self._fetch(key, tenant, image_id, fingerprint))
             self._fetching[key] = task
-            task.add_done_callback(lambda _: self._fetching.pop(key, None))
+            task.add_done_callback(partial(self._end_fetch, key))
         # One asker who leaves does not end it for the others.
         return await asyncio.shield(task)
 
@@ -132,8 +135,14 @@ class EntryLibrary:
             entry, source = await self._from_vision(key, fingerprint, tenant, image_id)
         fetched = Fetched(_embedding(entry), entry.grid, source)
         metrics.ENTRIES_READ.labels(Source.Name(source)).inc()
-        self._keep(key, fetched, sum(tensor.data.nbytes for tensor in entry.tensors))
+        if self._fetching.get(key) is asyncio.current_task():
+            # Else it was forgotten meanwhile.
+            self._keep(key, fetched, sum(tensor.data.nbytes for tensor in entry.tensors))
         return fetched
+
+    def _end_fetch(self, key: str, task: asyncio.Task[Fetched]) -> None:
+        if self._fetching.get(key) is task:
+            del self._fetching[key]
 
     def _keep(self, key: str, fetched: Fetched, num_bytes: int) -> None:
         here = Fetched(fetched.embedding, fetched.grid, Source.IMAGE_SOURCE_LOCAL)
@@ -165,7 +174,7 @@ class EntryLibrary:
             except StoreUnavailable as exc:
                 logger.warning("store unavailable", extra={"reason": str(exc)})
 
-    def _checked(self, data: bytes | bytearray, key: str, fingerprint: str) -> Entry:
+    def _checked(self, data: BytesLike, key: str, fingerprint: str) -> Entry:
         entry = decode(data, expected_key=key, expected_fingerprint=fingerprint)
         shape = self._shape
         check_model(

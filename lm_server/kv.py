@@ -15,7 +15,8 @@ class KvMemory:
     first write and, on the CPU, take real memory only where something was written.
 
     Attributes:
-        is_intact: Every block's keys and values are where `start` says. False once a move failed half-way.
+        is_intact: Every block's keys and values are where `start` says. False once a move or a restoring failed
+            half-way.
     """
 
     def __init__(self, num_layers: int, num_tokens: int) -> None:
@@ -27,11 +28,7 @@ class KvMemory:
     def place(self, blocks: Iterable[Block]) -> None:
         """Makes room for blocks that are new or have grown. Must come before a step's indices are taken."""
         for block in blocks:
-            moves = self._arena.place(block.block_id, block.capacity)
-            if moves:
-                self.is_intact = False
-                self._move(moves)
-                self.is_intact = True
+            self._place(block.block_id, block.capacity, block.room)
 
     def start(self, block: Block) -> int:
         """Where the block's first token is in every layer's row."""
@@ -62,10 +59,47 @@ class KvMemory:
         """Gives up the ranges of blocks; those never written are passed over."""
         self._arena.free(block_ids)
 
+    @torch.inference_mode()
+    def copy_out(self, block_id: int, num_tokens: int) -> torch.Tensor:
+        """A block's first tokens in every layer: [L, 2, Hkv, num_tokens, D] in host memory, keys before values."""
+        start = self._arena.start(block_id)
+        copy = self.empty_copy(num_tokens)
+        for layer, (keys, values) in enumerate(copy):
+            for kept, row in zip((keys, values), self._written(layer), strict=True):
+                if row.dtype != kept.dtype:
+                    raise RuntimeError("the keys and values of all layers are of one dtype")
+                kept.copy_(row[:, start : start + num_tokens])
+        return copy
+
+    def empty_copy(self, num_tokens: int) -> torch.Tensor:
+        """Room in host memory for what `copy_out` returns; every layer must have been written once."""
+        keys, _ = self._written(0)
+        num_kv_heads, _, head_dim = keys.shape
+        return torch.empty(len(self._keys), 2, num_kv_heads, num_tokens, head_dim, dtype=keys.dtype)
+
+    @torch.inference_mode()
+    def copy_in(self, block_id: int, copy: torch.Tensor) -> None:
+        """Makes a new block of what `copy_out` returned."""
+        num_tokens = copy.shape[3]
+        self._place(block_id, num_tokens, 0)
+        start = self._arena.start(block_id)
+        self.is_intact = False
+        for layer, (keys, values) in enumerate(copy):
+            for row, kept in zip(self._written(layer), (keys, values), strict=True):
+                row[:, start : start + num_tokens].copy_(kept)
+        self.is_intact = True
+
     @property
     def num_blocks(self) -> int:
         """Blocks that have a range now."""
         return len(self._arena)
+
+    def _place(self, block_id: int, capacity: int, room: int) -> None:
+        moves = self._arena.place(block_id, capacity, room)
+        if moves:
+            self.is_intact = False
+            self._move(moves)
+            self.is_intact = True
 
     def _written(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self._keys[layer], self._values[layer]

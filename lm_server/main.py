@@ -6,16 +6,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import torch
 import transformers
 
 from cache import ENTRY_FORMAT, InvalidStoreUrl, Store, StoreLimits, open_store
 from checkpoint import CheckpointError, LoadedLanguage, LoadOptionError, UnsupportedFamily, identity, load_language
+from kernels import keep_freed_memory, leave_threads_to_the_model
 from lm_server.answering import Answerer, TokenLimits
+from lm_server.disk import DiskFolder, DiskUnusable
 from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, EntryShape
 from lm_server.pairing import LanguageHalf, Pairing
@@ -25,7 +27,8 @@ from lm_server.runner import ModelRunner
 from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
 from lm_server.service import LanguageServicer, WorkerFacts
-from lm_server.settings import LanguageSettings
+from lm_server.settings import MIB, LanguageSettings
+from lm_server.tiers import Tiers
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import RpcError
 from rpc.server import GrpcServer, serve_until_signal
@@ -33,6 +36,7 @@ from telemetry.log import configure
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_HOST_BYTES = 1024 * MIB
 SERVICE = language_pb2.DESCRIPTOR.services_by_name["LanguageService"].full_name
 
 
@@ -41,8 +45,8 @@ def run(settings: LanguageSettings) -> int:
     configure("language", settings.log_level)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    keep_freed_memory()
+    settings = replace(settings, threads=leave_threads_to_the_model(settings.threads))
     try:
         store = _open_store(settings)
         half = load_language(
@@ -53,7 +57,7 @@ def run(settings: LanguageSettings) -> int:
             offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
         )
         return asyncio.run(_serve(settings, half, store))
-    except (CheckpointError, UnsupportedFamily, LoadOptionError, InvalidStoreUrl, RpcError) as exc:
+    except (CheckpointError, UnsupportedFamily, LoadOptionError, InvalidStoreUrl, DiskUnusable, RpcError) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message says it all to an operator
         return 1
 
@@ -149,9 +153,10 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
 def make_engine(
     settings: LanguageSettings, half: LoadedLanguage, tokenizer: object, on_broken: Callable[[], None] = lambda: None
 ) -> Engine:
-    """The engine of a loaded half, its thread not yet started."""
-    runner = ModelRunner(half.model, settings.kv_bytes)
-    ledger = KvLedger(runner.kv_tokens)
+    """The engine of a loaded half, its thread not yet started. Raises `DiskUnusable`."""
+    runner = ModelRunner(half.model, settings.kv_bytes, settings.threads)
+    on_accelerator = any(weight.device.type not in ("cpu", "meta") for weight in half.model.parameters())
+    ledger = KvLedger(runner.kv_tokens, lower_tiers(settings, runner.kv_bytes_per_token, on_accelerator=on_accelerator))
     limits = SchedulerLimits(max_rows=settings.max_step_rows, max_running=settings.max_running)
     return Engine(
         runner,
@@ -160,7 +165,17 @@ def make_engine(
         end_tokens=frozenset(half.description.eos_token_ids),
         max_questions=settings.max_questions,
         on_broken=on_broken,
+        disk=DiskFolder(Path(settings.kv_disk_dir)) if settings.kv_disk_dir else None,
     )
+
+
+def lower_tiers(settings: LanguageSettings, token_bytes: int, *, on_accelerator: bool) -> Tiers | None:
+    """Where evicted prefixes go; None where they are dropped. A token's keys and values take `token_bytes`."""
+    host_bytes = settings.kv_host_bytes
+    if host_bytes is None:
+        host_bytes = DEFAULT_HOST_BYTES if on_accelerator or settings.kv_disk_dir else 0
+    disk_bytes = settings.kv_disk_bytes if settings.kv_disk_dir else 0
+    return Tiers(host_bytes // token_bytes, disk_bytes // token_bytes) if host_bytes else None
 
 
 def token_facts(half: LoadedLanguage, tokenizer: "transformers.PreTrainedTokenizerBase") -> TokenFacts:

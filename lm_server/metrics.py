@@ -1,6 +1,6 @@
 """What the language worker counts."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 PREFIX_TOKENS_REUSED = Counter(
     "lookonce_prefix_tokens_reused_total", "Prompt tokens whose keys and values were computed for an earlier question."
@@ -17,3 +17,16 @@ ENTRIES_READ = Counter(
 ENTRIES_REFUSED = Counter(
     "lookonce_entries_refused_total", "Entries that were damaged or foreign and not used, by reason.", ["reason"]
 )
+KV_TOKENS = Counter(
+    "lookonce_kv_tokens_total",
+    "Tokens whose keys and values were evicted from memory, spilled to the host tier, restored from it, written to "
+    "disk, read from it, or unreadable there.",
+    ["event"],
+)
+KV_BYTES = Counter("lookonce_kv_bytes_total", "The same in bytes.", ["event"])
+KV_HELD_TOKENS = Gauge(
+    "lookonce_kv_held_tokens",
+    "Tokens that room is taken for: in memory, kept prefixes included, in the host tier and on disk.",
+    ["tier"],
+)
+KV_HELD_BYTES = Gauge("lookonce_kv_held_bytes", "The same in bytes.", ["tier"])

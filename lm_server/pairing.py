@@ -111,7 +111,11 @@ class Pairing:
 
     async def _keep_asking(self) -> None:
         while True:
-            await self.ask_all()
+            try:
+                await self.ask_all()
+            except Exception:
+                # Without this task nobody would ever be paired again.
+                logger.exception("asking the vision workers failed")
             settled = all(peer.is_paired and peer.is_reachable for peer in self.peers)
             await asyncio.sleep(PAIRED_INTERVAL_S if settled else UNPAIRED_INTERVAL_S)
 

@@ -40,6 +40,19 @@ class _ImageRows:
         return tensor[self.start : self.start + self.count]
 
 
+@dataclass(frozen=True, slots=True)
+class NextTokens:
+    """What comes next after some rows of a run.
+
+    Attributes:
+        logits: Float32 [R, V].
+        best: Of each row the token of the highest logit, the lowest id among equals.
+    """
+
+    logits: torch.Tensor
+    best: tuple[int, ...]
+
+
 class ModelRunner:
     """The language half with its key/value memory. Owned by one thread.
 
@@ -66,11 +79,11 @@ class ModelRunner:
         self.memory = KvMemory(config.num_hidden_layers, self.kv_tokens)
 
     @torch.inference_mode()
-    def run(self, runs: Sequence[Run]) -> Mapping[int, torch.Tensor]:
-        """Computes the runs' rows, keeps their keys and values, and returns the logits that are wanted.
+    def run(self, runs: Sequence[Run]) -> Mapping[int, NextTokens]:
+        """Computes the runs' rows, keeps their keys and values, and returns what was wanted of them.
 
         Returns:
-            By the run's place in `runs`: float32 logits [1, V] or, for a scored choice, [R, V].
+            By the run's place in `runs`: of its last row or, for a scored choice, of all its rows.
         """
         if self._threads is not None:
             torch.set_num_threads(self._threads)
@@ -82,9 +95,15 @@ class ModelRunner:
         if not wanted:
             return {}
         logits = self._lm_head(self._text.norm(hidden)).float().cpu()
+        best = logits.argmax(-1).tolist()
         places = {id(run): index for index, run in enumerate(runs)}
-        parts = logits.split([rows.stop - rows.start for _, rows in wanted])
-        return {places[id(run)]: part for (run, _), part in zip(wanted, parts, strict=True)}
+        found: dict[int, NextTokens] = {}
+        start = 0
+        for run, rows in wanted:
+            end = start + rows.stop - rows.start
+            found[places[id(run)]] = NextTokens(logits[start:end], tuple(best[start:end]))
+            start = end
+        return found
 
     def _through_layers(self, runs: Sequence[Run], wanted: Sequence[slice]) -> torch.Tensor:
         """What the last layer makes of the wanted rows, [N, H].

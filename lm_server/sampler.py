@@ -49,6 +49,11 @@ class Sampler:
         else:
             self._generator.manual_seed(sampling.seed)
 
+    @property
+    def takes_the_best(self) -> bool:
+        """Whether the next token is the one of the highest logit, whatever came before."""
+        return self._sampling.temperature == 0.0 and not self._sampling.has_penalties
+
     def choose(self, logits: torch.Tensor, prompt: Sequence[int], output: Sequence[int]) -> int:
         """The next token.
 

@@ -14,6 +14,10 @@ import numpy as np
 from lm_server.prompt import ImageSpan, Positions
 from lm_server.segments import Block, KvLedger, Segment
 from lm_server.sequence import Sequence, State
+from lm_server.tiers import Transfer
+
+# A sequence waits so often for prefixes on disk; then it has what is still missing computed.
+MAX_DISK_WAITS = 3
 
 
 class Logits(Enum):
@@ -71,11 +75,13 @@ class Plan:
         runs: What to compute.
         freed: Blocks whose memory can go before the step.
         lacking_images: Sequences that cannot start without embeddings they were not given; named once.
+        transfers: What is copied between the tiers before the step; what leaves the freed blocks, before they go.
     """
 
     runs: tuple[Run, ...]
     freed: tuple[int, ...]
     lacking_images: tuple[Sequence, ...]
+    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +89,17 @@ class SchedulerLimits:
     """The bounds of a step and of the running batch.
 
     Attributes:
-        max_rows: Rows in one step, decoding and prefilling together.
+        max_rows: Rows in one step while a stream runs, decoding and prefilling together.
+        max_rows_alone: Rows in one step while none does, and nobody is kept waiting for a next token.
         max_running: Sequences in the batch.
-        growth_tokens: A generating sequence's tail is reserved this many tokens ahead.
+        growth_tokens: A sequence is admitted where all that run can go on by this many tokens. What is reserved is
+            only what each has: prefixes are not evicted for tokens that may never come.
     """
 
     max_rows: int = 512
+    max_rows_alone: int = 2048
     max_running: int = 256
-    growth_tokens: int = 64
+    growth_tokens: int = 32
 
 
 class Scheduler:
@@ -106,8 +115,8 @@ class Scheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing could be planned: no sequence runs, and those that wait, wait for embeddings."""
-        return not self.running and all(sequence.asked_images for sequence in self.waiting)
+        """Nothing could be planned: no sequence runs, and those that wait, wait for embeddings or the disk."""
+        return not self.running and all(sequence.asked_images or sequence.awaits_disk for sequence in self.waiting)
 
     def tokens_needed(self, sequence: Sequence) -> int:
         """The key/value room that a sequence takes at its longest, in tokens."""
@@ -121,6 +130,11 @@ class Scheduler:
     def supply(self, sequence: Sequence) -> None:
         """Tells that a sequence has been given its embeddings."""
         sequence.asked_images = False
+
+    def tiers_changed(self) -> None:
+        """Tells that something has come from disk, or turned out not to be there."""
+        for sequence in self.waiting:
+            sequence.awaits_disk = False
 
     def finish(self, sequence: Sequence) -> None:
         """Takes a sequence out, wherever it stands, and gives its room back; its segments stay for others."""
@@ -139,7 +153,7 @@ class Scheduler:
             # Room ran out for all of them at once: the oldest can always go on alone.
             self._preempt(self.running[-1])
             runs = self._plan_runs()
-        return Plan(tuple(runs), self.ledger.take_freed(), tuple(lacking))
+        return Plan(tuple(runs), self.ledger.take_freed(), tuple(lacking), self.ledger.take_transfers())
 
     def commit(self, plan: Plan) -> None:
         """Counts a step's rows as computed."""
@@ -166,7 +180,9 @@ class Scheduler:
         passed_over: list[Sequence] = []
         while self.waiting and len(self.running) < self.limits.max_running:
             sequence = self.waiting.popleft()
-            if self._lacks_images(sequence):
+            if self._awaits_disk(sequence):
+                passed_over.append(sequence)
+            elif self._lacks_images(sequence):
                 if not sequence.asked_images:
                     sequence.asked_images = True
                     lacking.append(sequence)
@@ -177,34 +193,54 @@ class Scheduler:
         self.waiting.extendleft(reversed(passed_over))
         return lacking
 
+    def _awaits_disk(self, sequence: Sequence) -> bool:
+        if not sequence.awaits_disk:
+            if sequence.num_disk_waits == MAX_DISK_WAITS:
+                return False
+            brought = [self.ledger.bring(key, end - start) for key, start, end in sequence.segments]
+            sequence.awaits_disk = any(brought)
+            sequence.num_disk_waits += sequence.awaits_disk
+        return sequence.awaits_disk
+
     def _lacks_images(self, sequence: Sequence) -> bool:
-        start = 0
-        for key, cut in zip(sequence.keys, sequence.prompt.cuts, strict=True):
+        for key, start, end in sequence.segments:
             segment = self.ledger.find(key)
-            if segment is None or not segment.is_complete:
-                spans = sequence.images_between(start, cut)
-                if any(span.image.image_id not in sequence.embeddings for span in spans):
-                    return True
-            start = cut
+            is_there = segment.is_complete if segment else self.ledger.can_restore(key, end - start)
+            spans = () if is_there else sequence.images_between(start, end)
+            if any(span.image.image_id not in sequence.embeddings for span in spans):
+                return True
         return False
 
     def _start(self, sequence: Sequence) -> bool:
-        known = [self.ledger.find(key) for key in sequence.keys]
-        # What nobody is computing is there only as far as it was computed before.
-        cached = sum(found.num_tokens if found.num_users else found.block.num_computed for found in known if found)
-        path = self.ledger.acquire_path(sequence.keys, sequence.prompt.cuts, sequence.images_before_cuts)
+        cached = sum(self._cached_tokens(key, end - start) for key, start, end in sequence.segments)
+        ahead = sum(self._ahead(each, _tail(each).capacity) for each in self.running)
+        own_tokens = sequence.tail_tokens + self._ahead(sequence, sequence.tail_tokens)
+        cuts, images = sequence.prompt.cuts, sequence.images_before_cuts
+        path = self.ledger.acquire_path(sequence.keys, cuts, images, room_tokens=own_tokens + ahead)
         if path is None:
             return False
-        ahead = min(self.limits.growth_tokens, sequence.max_tokens - len(sequence.output))
-        tail = self.ledger.acquire_block(sequence.tail_tokens + ahead)
+        tail = self.ledger.acquire_block(sequence.tail_tokens)
         if tail is None:
-            self.ledger.release_path(path)
-            return False
+            raise RuntimeError("the path was found room for together with the tail")
+        tail.room = own_tokens
         if sequence.cached_tokens is None:
             sequence.cached_tokens = cached
         sequence.path, sequence.tail, sequence.state = path, tail, State.RUNNING
         self.running.append(sequence)
         return True
+
+    def _cached_tokens(self, key: bytes, num_tokens: int) -> int:
+        """How much of a segment this sequence need not compute. What nobody computes is there as far as it was."""
+        segment = self.ledger.find(key)
+        if segment is None:
+            return num_tokens if self.ledger.can_restore(key, num_tokens) else 0
+        return num_tokens if segment.num_users else segment.block.num_computed
+
+    def _ahead(self, sequence: Sequence, reserved: int) -> int:
+        """Tokens that a sequence may come to need beyond those reserved for its tail, as far as is looked ahead."""
+        # The last token of an answer is never looked back at.
+        longest = len(sequence.prompt) - sequence.path_tokens + max(sequence.max_tokens - 1, 0)
+        return min(self.limits.growth_tokens, longest - reserved)
 
     def _release(self, sequence: Sequence) -> None:
         if sequence.tail is not None:
@@ -222,8 +258,12 @@ class Scheduler:
 
     # The rows of a step
 
+    def _most_rows(self) -> int:
+        is_streaming = any(_is_decoding(sequence) for sequence in self.running)
+        return self.limits.max_rows if is_streaming else max(self.limits.max_rows, self.limits.max_rows_alone)
+
     def _plan_runs(self) -> list[Run]:
-        step = _Step(self.limits.max_rows)
+        step = _Step(self._most_rows())
         for sequence in tuple(self.running):
             # A later one may have been preempted by now, to make room for an earlier.
             decodes = sequence.state is State.RUNNING and _is_decoding(sequence)
@@ -238,15 +278,13 @@ class Scheduler:
         """Finds room for the next row, at the youngest's cost if need be. False: the sequence itself was preempted."""
         while sequence.state is State.RUNNING:
             tail = _tail(sequence)
-            if tail.capacity >= sequence.tail_tokens:
-                return True
-            if self.ledger.grow(tail, min(self.limits.growth_tokens, self._tokens_ahead(sequence))):
+            lacking = sequence.tail_tokens - tail.capacity
+            if lacking <= 0 or self.ledger.grow(tail, lacking):
+                if tail.capacity > tail.room:
+                    tail.room = tail.capacity + self._ahead(sequence, tail.capacity)
                 return True
             self._preempt(self.running[-1])
         return False
-
-    def _tokens_ahead(self, sequence: Sequence) -> int:
-        return len(sequence.prompt) - sequence.path_tokens + sequence.max_tokens - _tail(sequence).capacity
 
     def _add_prefill(self, step: "_Step", sequence: Sequence) -> None:
         ancestors: list[Block] = []

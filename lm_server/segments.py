@@ -1,11 +1,16 @@
 """The memory of computed prefixes: which segments exist, who uses them, and what may go.
 
-Pure bookkeeping, counted in tokens; the keys and values themselves live in `lm_server.kv`, by block id.
+Pure bookkeeping, counted in tokens; the keys and values themselves live in `lm_server.kv`, by block id, and what was
+evicted in the tiers below, if there are any.
 """
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from lm_server.eviction import EvictionOrder, RebuildCost, worth
+from lm_server.shelf import SegmentFacts
+from lm_server.tiers import Tiers, Transfer
 
 
 @dataclass(slots=True, eq=False)
@@ -16,11 +21,13 @@ class Block:
         block_id: Unique while the process lives.
         capacity: Tokens reserved.
         num_computed: Tokens whose keys and values are there, counted from the first.
+        room: Tokens that it may soon have to hold: where to put it, not what is reserved.
     """
 
     block_id: int
     capacity: int
     num_computed: int = 0
+    room: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -28,22 +35,30 @@ class Segment:
     """A block that any prompt with the same beginning may share.
 
     Attributes:
-        key: Digest of everything up to this segment's end.
-        start: Where the segment begins in its prompt, in tokens.
+        facts: What it is: its key, its place, its images.
         block: Its room, exactly as large as the segment.
         num_users: Live sequences whose path holds it.
-        last_used: Logical time of the last release, for eviction.
-        images: Ids of every image that the segment, or what stands before it, shows.
+        num_uses: How often it came into use. Sequences that stand on it at the same time are one use.
+        is_restoring: Its keys and values are to be copied from a tier before the next step.
         is_forgotten: No later prompt may find it; its room goes with its last user.
     """
 
-    key: bytes
-    start: int
+    facts: SegmentFacts
     block: Block
     num_users: int = 0
-    last_used: int = 0
-    images: frozenset[str] = frozenset()
+    num_uses: int = 1
+    is_restoring: bool = False
     is_forgotten: bool = False
+
+    @property
+    def key(self) -> bytes:
+        """Digest of everything up to the segment's end."""
+        return self.facts.key
+
+    @property
+    def start(self) -> int:
+        """Where the segment begins in its prompt, in tokens."""
+        return self.facts.start
 
     @property
     def num_tokens(self) -> int:
@@ -52,8 +67,14 @@ class Segment:
 
     @property
     def is_complete(self) -> bool:
-        """Every key and value is there."""
+        """Every key and value is there, or will be before the next step."""
         return self.block.num_computed == self.block.capacity
+
+    @property
+    def worth(self) -> float:
+        """Its worth in an eviction order, by what of it is computed."""
+        share = self.block.num_computed / self.num_tokens
+        return share * worth(self.facts.cost, self.num_tokens, self.num_uses)
 
 
 @dataclass(slots=True)
@@ -62,71 +83,108 @@ class KvLedger:
 
     Attributes:
         budget_tokens: All the room there is.
+        tiers: Where whole segments go that are evicted; None where they are dropped.
+        cost: What computing a segment takes.
         used_tokens: Reserved now, kept segments included.
+        unused_tokens: Of these, kept segments that nobody uses: what can be evicted.
         freed: Ids of blocks given up since the last `take_freed`.
-        num_evicted_tokens: Tokens of kept segments dropped to make room, since the start.
+        num_evicted_tokens: Tokens of kept segments that made room, since the start.
     """
 
     budget_tokens: int
+    tiers: Tiers | None = None
+    cost: RebuildCost = field(default_factory=RebuildCost)
     used_tokens: int = 0
+    unused_tokens: int = 0
     freed: list[int] = field(default_factory=list)
     num_evicted_tokens: int = 0
     _segments: dict[bytes, Segment] = field(default_factory=dict)
+    _order: EvictionOrder = field(default_factory=EvictionOrder)
+    _restoring: list[Segment] = field(default_factory=list)
     _ids: "itertools.count[int]" = field(default_factory=itertools.count)
-    _clock: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def find(self, key: bytes) -> Segment | None:
         """The segment of this key, computed or being computed."""
         return self._segments.get(key)
 
+    def can_restore(self, key: bytes, num_tokens: int) -> bool:
+        """The host tier holds this segment."""
+        kept = self.tiers.find(key, num_tokens) if self.tiers else None
+        return kept is not None and kept.is_ready
+
+    def bring(self, key: bytes, num_tokens: int) -> bool:
+        """Whether it pays to wait for a segment on its way from disk, which begins its way now if it is only there."""
+        kept = self.tiers.find(key, num_tokens) if self.tiers and key not in self._segments else None
+        return self.tiers is not None and kept is not None and not kept.is_ready and self.tiers.bring(kept)
+
+    def has_room(self, num_tokens: int) -> bool:
+        """So many more tokens could be reserved, if need be at the cost of segments that nobody uses."""
+        return self.used_tokens - self.unused_tokens + num_tokens <= self.budget_tokens
+
     def acquire_path(
-        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]]
+        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]], *, room_tokens: int = 0
     ) -> list[Segment] | None:
         """The segments that end at the cuts, made where they do not exist; the caller uses them until `release_path`.
 
-        `images` names for each cut the images shown before it. None, with nothing changed but evictions, where there
-        is no room for the missing ones.
+        `images` names for each cut the images shown before it. None, with nothing changed, where there is no room for
+        the missing ones and `room_tokens` more. Those that a tier holds are restored.
         """
-        existing = [self._segments[key] for key in keys if key in self._segments]
-        for segment in existing:
-            segment.num_users += 1
-        starts = (0, *cuts)[: len(cuts)]
-        wanted = zip(keys, starts, cuts, images, strict=True)
-        missing = [item for item in wanted if item[0] not in self._segments]
-        if not self._make_room(sum(cut - start for _, start, cut, _ in missing)):
-            self.release_path(existing)
+        all_facts = self._facts(keys, cuts, images)
+        missing = [facts for facts in all_facts if facts.key not in self._segments]
+        idle = [self._segments[key] for key in keys if key in self._segments and not self._segments[key].num_users]
+        wanted = sum(facts.num_tokens for facts in missing)
+        # What stands unused on the path is there already, but makes no room.
+        if not self.has_room(wanted + room_tokens + sum(segment.num_tokens for segment in idle)):
             return None
-        for key, start, cut, shown in missing:
-            self._segments[key] = Segment(key, start, self._new_block(cut - start), num_users=1, images=shown)
-        return [self._segments[key] for key in keys]
+        for segment in idle:
+            self._wake(segment)
+        for facts in missing:
+            self._make(facts)
+        path = [self._segments[key] for key in keys]
+        for segment in path:
+            segment.num_users += 1
+        self._evict_until_within_budget()
+        return path
 
     def release_path(self, path: Sequence[Segment]) -> None:
         """Ends one use of each segment. They stay for later prompts until their room is wanted."""
-        now = next(self._clock)
         for segment in path:
             segment.num_users -= 1
-            segment.last_used = now
-            if segment.is_forgotten and segment.num_users == 0:
+            if segment.num_users:
+                continue
+            if segment.is_forgotten:
                 self.release_block(segment.block)
+            else:
+                self.unused_tokens += segment.num_tokens
+                self._order.release(segment.key, segment.worth)
 
     def forget(self, image_id: str) -> None:
         """Lets no later prompt find a segment that shows the image. Sequences that stand on one go on."""
-        for segment in [segment for segment in self._segments.values() if image_id in segment.images]:
+        for segment in [segment for segment in self._segments.values() if image_id in segment.facts.images]:
             del self._segments[segment.key]
+            self._order.remove(segment.key)
             segment.is_forgotten = True
             if segment.num_users == 0:
+                self.unused_tokens -= segment.num_tokens
                 self.release_block(segment.block)
+        if self.tiers:
+            self.tiers.forget(image_id)
 
     def acquire_block(self, capacity: int) -> Block | None:
         """A private block, or None where there is no room."""
-        return self._new_block(capacity) if self._make_room(capacity) else None
+        if not self.has_room(capacity):
+            return None
+        block = self._new_block(capacity)
+        self._evict_until_within_budget()
+        return block
 
     def grow(self, block: Block, num_tokens: int) -> bool:
         """Reserves more room for a block. False where there is none."""
-        if not self._make_room(num_tokens):
+        if not self.has_room(num_tokens):
             return False
         block.capacity += num_tokens
         self.used_tokens += num_tokens
+        self._evict_until_within_budget()
         return True
 
     def release_block(self, block: Block) -> None:
@@ -140,26 +198,61 @@ class KvLedger:
         self.freed.clear()
         return freed
 
+    def take_transfers(self) -> tuple[Transfer, ...]:
+        """What is to be copied between the tiers since the last call, before the blocks given up are used again."""
+        for segment in self._restoring:
+            segment.is_restoring = False
+        self._restoring.clear()
+        return self.tiers.take_transfers() if self.tiers else ()
+
+    def _facts(
+        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]]
+    ) -> list[SegmentFacts]:
+        facts: list[SegmentFacts] = []
+        parent, start, shown = None, 0, frozenset[str]()
+        for key, cut, all_shown in zip(keys, cuts, images, strict=True):
+            cost = self.cost(start, cut - start, len(all_shown - shown))
+            facts.append(SegmentFacts(key, parent, start, cut - start, all_shown, cost))
+            parent, start, shown = key, cut, all_shown
+        return facts
+
+    def _wake(self, segment: Segment) -> None:
+        self.unused_tokens -= segment.num_tokens
+        self._order.hold(segment.key)
+        segment.num_uses += 1
+
+    def _make(self, facts: SegmentFacts) -> None:
+        segment = Segment(facts, self._new_block(facts.num_tokens))
+        self._segments[facts.key] = segment
+        self._order.add(facts.key, facts.parent)
+        kept = self.tiers.find(facts.key, facts.num_tokens) if self.tiers else None
+        if self.tiers and kept and kept.is_ready:
+            self.tiers.restore(kept, segment.block.block_id)
+            segment.num_uses += kept.num_uses
+            segment.block.num_computed = facts.num_tokens
+            segment.is_restoring = True
+            self._restoring.append(segment)
+
     def _new_block(self, capacity: int) -> Block:
         self.used_tokens += capacity
         return Block(next(self._ids), capacity)
 
-    def _make_room(self, num_tokens: int) -> bool:
-        """Evicts unused segments, least recently used and deepest first, until `num_tokens` fit."""
-        lacking = self.used_tokens + num_tokens - self.budget_tokens
-        if lacking <= 0:
-            return True
-        unused = [segment for segment in self._segments.values() if segment.num_users == 0]
-        if sum(segment.num_tokens for segment in unused) < lacking:
-            return False
-        for segment in sorted(unused, key=lambda segment: (segment.last_used, -segment.start)):
-            if lacking <= 0:
-                break
-            self._evict(segment)
-            lacking -= segment.num_tokens
-        return True
+    def _evict_until_within_budget(self) -> None:
+        while self.used_tokens > self.budget_tokens:
+            key = self._order.pop()
+            if key is None:
+                raise RuntimeError("what nobody uses can be evicted")
+            self._evict(self._segments.pop(key))
 
     def _evict(self, segment: Segment) -> None:
-        del self._segments[segment.key]
+        self.unused_tokens -= segment.num_tokens
         self.release_block(segment.block)
         self.num_evicted_tokens += segment.num_tokens
+        if self.tiers is None:
+            return
+        if segment.is_restoring:
+            # Nothing has been copied yet.
+            self._restoring.remove(segment)
+            self.tiers.take_back(segment.facts, segment.block.block_id)
+        elif segment.is_complete:
+            self.tiers.keep(segment.facts, segment.num_uses, segment.block.block_id)

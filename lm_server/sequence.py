@@ -37,6 +37,8 @@ class Sequence:
         cached_tokens: Prompt tokens that somebody else had computed or was computing at the first admission.
         num_scored: How many of the choices with several tokens have been run.
         asked_images: It waits for embeddings that were asked for.
+        awaits_disk: It waits for keys and values that are being read from disk.
+        num_disk_waits: How often it has done so.
     """
 
     prompt: Prompt
@@ -51,6 +53,8 @@ class Sequence:
     cached_tokens: int | None = None
     num_scored: int = 0
     asked_images: bool = False
+    awaits_disk: bool = False
+    num_disk_waits: int = 0
 
     @property
     def path_tokens(self) -> int:
@@ -61,6 +65,12 @@ class Sequence:
     def tail_tokens(self) -> int:
         """Tokens known so far behind the path."""
         return len(self.prompt) - self.path_tokens + len(self.output)
+
+    @property
+    def segments(self) -> tuple[tuple[bytes, int, int], ...]:
+        """Key, start and end of each shared segment of the prompt."""
+        cuts = self.prompt.cuts
+        return tuple(zip(self.keys, (0, *cuts), cuts, strict=False))
 
     @property
     def images_before_cuts(self) -> tuple[frozenset[str], ...]:

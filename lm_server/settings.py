@@ -29,6 +29,13 @@ class LanguageSettings:
     model_name: str | None = None
     # Key/value memory, for running questions and kept prefixes together.
     kv_bytes: int = 1024 * MIB
+    # Host memory for prefixes that had to leave the key/value memory; 0 is none. None is 1 GiB where the model is on an
+    # accelerator or kv_disk_dir is given, else 0: on the CPU kv_bytes is host memory already.
+    kv_host_bytes: int | None = None
+    # A directory for prefixes that had to leave the host memory; what is put there goes with the process. None is none.
+    kv_disk_dir: str | None = None
+    # The most that is kept in kv_disk_dir.
+    kv_disk_bytes: int = 8192 * MIB
     # Rows of one step. A stream waits at most for one step, so this bounds its stalls.
     max_step_rows: int = 512
     # Questions decoding together.
@@ -61,6 +68,7 @@ class LanguageSettings:
     def __post_init__(self) -> None:
         for name in (
             "kv_bytes",
+            "kv_disk_bytes",
             "max_running",
             "max_questions",
             "default_max_tokens",
@@ -73,6 +81,8 @@ class LanguageSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive")
+        if self.kv_disk_dir and self.kv_host_bytes == 0:
+            raise ValueError("kv_disk_dir needs kv_host_bytes: what goes to disk and back goes through host memory")
         if self.max_step_rows < self.max_running:
             raise ValueError(
                 f"max_step_rows ({self.max_step_rows}) must be at least max_running ({self.max_running}): "

@@ -62,7 +62,7 @@ def test_tiny_steps_equal_the_whole_model(workshop: Workshop, max_rows: int) -> 
 def test_eviction_and_preemption_change_no_token(workshop: Workshop) -> None:
     """With room for little more than one question at a time, segments go, questions are preempted, tokens stay."""
     longest = max(len(workshop.prompt(case)) for case in MIXED)
-    with workshop.engine(kv_tokens=longest + 60, growth_tokens=2) as bench:
+    with workshop.engine(kv_tokens=longest + 60, growth_tokens=0) as bench:
         told_all = bench.ask(MIXED, TOKENS)
         for case, told in zip(MIXED, told_all, strict=True):
             told.end()

@@ -1,9 +1,13 @@
 """Which halves belong together, judged from what each can see."""
 
+import asyncio
+import logging
+
 import pytest
 
 from checkpoint import CheckpointIdentity
-from lm_server.pairing import LanguageHalf, compared, mismatch
+from lm_server import pairing
+from lm_server.pairing import LanguageHalf, Pairing, compared, mismatch
 from protos import vision_pb2
 
 WHOLE = CheckpointIdentity(config="c1", vision="v1", language="l1")
@@ -54,3 +58,26 @@ def test_configuration_alone_is_told() -> None:
     alone = half(CheckpointIdentity(config="c1", vision="", language="l1"))
     assert compared(alone, info(language="")) == "configuration"
     assert mismatch(alone, info(language="")) == ""
+
+
+async def test_asking_goes_on_after_what_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One failure of asking the vision workers is logged, and they are asked again."""
+    asked, again = 0, asyncio.Event()
+
+    async def fails_once() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise RuntimeError("unforeseen")
+        again.set()
+
+    monkeypatch.setattr(pairing, "PAIRED_INTERVAL_S", 0.0)
+    made = Pairing(half(), (), max_entry_bytes=1)
+    monkeypatch.setattr(made, "ask_all", fails_once)
+    with caplog.at_level(logging.ERROR, logger=pairing.__name__):
+        made.start()
+        await asyncio.wait_for(again.wait(), 10)
+    await made.close()
+    assert "asking the vision workers failed" in caplog.text

@@ -1,6 +1,7 @@
 """The scheduler and its ledger, without a model: what runs, in what order, and who makes room for whom."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,6 +148,43 @@ def test_a_forgotten_image_is_never_found_again() -> None:
     while running.state is not State.FINISHED:
         step(made)
     assert made.ledger.used_tokens == 0
+
+
+@pytest.mark.parametrize(("max_tokens", "num_generated"), [(16, 16), (512, 16), (512, 80)])
+def test_many_questions_take_the_prefix_once_and_their_own_tails(max_tokens: int, num_generated: int) -> None:
+    """Room for 32 questions on one image is the prefix and 32 tails, whatever they might still generate."""
+    made = scheduler(budget=100_000, max_rows=4096, max_running=64, growth_tokens=64)
+    asked = [sequence(prompt(576 + 12 + number % 9, 576, image="a"), max_tokens) for number in range(32)]
+    for one in asked:
+        made.add(one)
+    most = 0
+    for _ in range(num_generated):
+        step(made)
+        tails = sum(len(one.prompt) - 576 + len(one.output) for one in asked)
+        assert made.ledger.used_tokens <= 1.1 * (576 + tails)
+        most = max(most, made.ledger.used_tokens)
+    assert most > 576 + 32 * (12 + num_generated - 2)
+
+
+def test_a_prefix_is_not_evicted_for_tokens_that_may_never_come() -> None:
+    """A question that might generate a lot takes no room from what is kept before it needs it."""
+    made = scheduler(budget=60, growth_tokens=20)
+    made.add(sequence(prompt(30, 28, image="kept"), max_tokens=1))
+    step(made)
+    made.add(sequence(prompt(10), max_tokens=40))
+    for _ in range(10):
+        step(made)
+    assert made.ledger.num_evicted_tokens == 0
+
+
+@pytest.mark.parametrize(("growth_tokens", "starts"), [(2, True), (20, False)])
+def test_a_question_starts_where_those_before_it_can_go_on(growth_tokens: int, starts: bool) -> None:
+    """Admission looks ahead as far as it is told, so that nobody has to be sent back soon after."""
+    made = scheduler(budget=40, growth_tokens=growth_tokens)
+    for length in (10, 12):
+        made.add(sequence(prompt(length), max_tokens=30))
+    step(made)
+    assert (len(made.running) == 2) is starts
 
 
 def test_the_youngest_makes_room_for_the_oldest() -> None:
