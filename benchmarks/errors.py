@@ -3,6 +3,7 @@
 BenchmarkError
 ├── UnknownName     no workload, system or recipe is called so
 ├── SystemFailed    a system did not start, ended, or answered with an error
+├── NoDevice        the device that was asked for is not there
 └── NoVllm          vLLM's environment is not there, or cannot be made
 """
 
@@ -17,6 +18,10 @@ class UnknownName(BenchmarkError):
 
 class SystemFailed(BenchmarkError):
     """A measured system did not do its work."""
+
+
+class NoDevice(BenchmarkError):
+    """A benchmark of a device needs the device."""
 
 
 class NoVllm(BenchmarkError):

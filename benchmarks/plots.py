@@ -1,5 +1,6 @@
 """Pictures of a run: bars beside the computed limit, and W8's growth curves. Needs matplotlib."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ COLOURS = {
     "lookonce-grpc": "#4c93c7",
     "lookonce-http": "#1f5f99",
 }
+# Of the same system with other settings.
+OTHER_COLOURS = ("#b5651d", "#f2b880", "#6b4226")
 GROWTH = "W8-"
+AXES = {"questions": "questions on one image", "tokens": "tokens of one image", "images": "images in flight"}
+LIMIT = "computed limit"
 _WIDTH = 0.8
 
 
@@ -21,12 +26,13 @@ def draw(report: Report, directory: Path = DIRECTORY) -> list[Path]:
     """Writes the plots that the report has data for; their paths."""
     bars = [result for result in report.workloads if not result.name.startswith(GROWTH)]
     paths = []
-    if bars:
+    if any(one.seconds for result in bars for one in result.systems.values()):
         paths.append(save(_bars(bars, report), directory / f"{report.title}.png"))
-    axes = sorted({result.name.split("-")[1] for result in report.workloads if result.name.startswith(GROWTH)})
-    for axis in axes:
-        points = [result for result in report.workloads if result.name.startswith(f"{GROWTH}{axis}-")]
-        paths.append(save(_growth(axis, points), directory / f"{report.title}-growth-{axis}.png"))
+    grown = [result for result in report.workloads if result.name.startswith(GROWTH)]
+    for axis in AXES:
+        points = [result for result in grown if result.name.startswith(f"{GROWTH}{axis}-")]
+        if points:
+            paths.append(save(_growth(axis, points, report), directory / f"{report.title}-growth-{axis}.png"))
     return paths
 
 
@@ -51,53 +57,90 @@ def save(drawn: Any, path: Path) -> Path:
     return path
 
 
+def colour(name: str) -> str:
+    """A system's colour, the same in every plot."""
+    return COLOURS.get(name) or OTHER_COLOURS[sum(name.encode()) % len(OTHER_COLOURS)]
+
+
+def _measured(results: Iterable[WorkloadResult]) -> list[str]:
+    """Systems with a time, in the order of the colours."""
+    found = dict.fromkeys(name for each in results for name, one in each.systems.items() if one.seconds)
+    known = list(COLOURS)
+    return sorted(found, key=lambda name: known.index(name.partition(":")[0]) if name.partition(":")[0] in known else 0)
+
+
 def _bars(results: list[WorkloadResult], report: Report) -> Any:
     """Median seconds, with the spread, on a logarithmic axis; the limit as a line across each group."""
-    names = [name for name in COLOURS if any(name in each.systems and each.systems[name].seconds for each in results)]
-    drawn, axes = figure(1.6 + 1.7 * len(results), 4.4)
-    step = _WIDTH / max(len(names), 1)
+    names = _measured(results)
+    drawn, axes = figure(max(6.0, 1.6 + 1.7 * len(results)), 4.4)
+    step = _WIDTH / len(names)
     for place, name in enumerate(names):
+        label: str | None = name
         for group, result in enumerate(results):
             one = result.systems.get(name)
             if one is None or not one.seconds:
                 continue
             spread = [[one.median_s - min(one.seconds)], [max(one.seconds) - one.median_s]]
-            label = name if group == _first_with(name, results) else None
             x = group - _WIDTH / 2 + (place + 0.5) * step
-            axes.bar(x, one.median_s, step * 0.92, yerr=spread, color=COLOURS[name], label=label, capsize=2)
-    for group, result in enumerate(results):
-        if result.limit_total_s is not None:
-            label = "computed limit" if group == 0 else None
-            ends = (group - _WIDTH / 2, group + _WIDTH / 2)
-            axes.hlines(result.limit_total_s, *ends, colors="black", linestyles="--", label=label)
-    axes.set_yscale("log")
+            axes.bar(x, one.median_s, step * 0.92, yerr=spread, color=colour(name), label=label, capsize=2)
+            label = None
+    _draw_limits(axes, results)
+    logarithmic(axes)
     axes.set_ylabel("seconds, median of the repeats")
     axes.set_xticks(range(len(results)), [result.name for result in results])
     axes.set_title(f"{report.recipe}: less is better")
-    axes.legend(fontsize="small", ncols=2)
+    drawn.legend(fontsize="small", loc="outside right upper")
     return drawn
 
 
-def _first_with(name: str, results: list[WorkloadResult]) -> int:
-    return next(group for group, each in enumerate(results) if name in each.systems and each.systems[name].seconds)
+def _draw_limits(axes: Any, results: list[WorkloadResult]) -> None:
+    label: str | None = LIMIT
+    for group, result in enumerate(results):
+        if result.limit_total_s is not None:
+            ends = (group - _WIDTH / 2, group + _WIDTH / 2)
+            axes.hlines(result.limit_total_s, *ends, colors="black", linestyles="--", label=label)
+            label = None
 
 
-def _growth(axis: str, results: list[WorkloadResult]) -> Any:
-    """Seconds for each question (or for each image token) against the size."""
-    drawn, axes = figure(5.4, 4)
-    for name, colour in COLOURS.items():
+def logarithmic(axes: Any) -> None:
+    """A logarithmic axis of seconds, with its numbers written out."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_major_formatter(_plainly)
+    axes.yaxis.set_minor_formatter(_plainly)
+
+
+def _plainly(value: float, _: int) -> str:
+    """A tick's label: 0.1, and not a power of ten."""
+    return f"{value:g}"
+
+
+def _growth(axis: str, results: list[WorkloadResult], report: Report) -> Any:
+    """Seconds a question against the size."""
+    drawn, axes = figure(6.6, 4)
+    sizes = [int(each.name.rpartition("-")[2]) for each in results]
+    for name in _measured(results):
         points = [
-            (int(each.name.rpartition("-")[2]), each.systems[name].median_s / each.questions)
-            for each in results
+            (size, each.systems[name].median_s / each.questions)
+            for size, each in zip(sizes, results, strict=True)
             if name in each.systems and each.systems[name].seconds
         ]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=name)
+        axes.plot(*zip(*points, strict=True), marker="o", color=colour(name), label=name)
+    limits = [
+        (size, each.limit_total_s / each.questions)
+        for size, each in zip(sizes, results, strict=True)
+        if each.limit_total_s is not None
+    ]
+    if limits:
+        axes.plot(*zip(*limits, strict=True), color="black", linestyle="--", label=LIMIT)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xlabel(
-        {"questions": "questions on one image", "tokens": "image tokens", "images": "images in flight"}[axis]
-    )
+    axes.set_xticks(sizes)
+    axes.xaxis.set_major_formatter(_plainly)
+    logarithmic(axes)
+    axes.set_xlabel(AXES[axis])
     axes.set_ylabel("seconds a question")
-    axes.legend(fontsize="small")
+    axes.set_title(f"{report.recipe}: less is better")
+    drawn.legend(fontsize="small", loc="outside right upper")
     return drawn

@@ -12,22 +12,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from benchmarks import machine
+from benchmarks import bars, machine
+from benchmarks.bars import Bar
 from benchmarks.checkpoints import RECIPES, Recipe, make
-from benchmarks.errors import BenchmarkError, SystemFailed
+from benchmarks.comparing import compare
+from benchmarks.errors import BenchmarkError, SystemFailed, UnknownName
 from benchmarks.results import DIRECTORY
 from benchmarks.systems.hosted import ROOT
 from benchmarks.systems.registry import REFERENCE, open_system
-from benchmarks.workload import Outcome, Picture, Question, Workload
+from benchmarks.systems.system import CPU, Place
+from benchmarks.workload import Outcome, Picture, Question, Workload, outcome_from_json
 from benchmarks.workloads import question_text
 
 NAMES = ("qwen2-vl-2b", "qwen3-vl-2b")
 SIDE_TOKENS = 8
 ANSWER_TOKENS = 8
 KV_TOKENS = 4096
+# Of the issue: GB of the vision worker's peak beyond its weights; bytes from disk over bytes of tensors.
+MOST_BEYOND_GB = 0.5
+MOST_READ_OVER = 1.02
 _MIB = 1 << 20
 
 
@@ -64,6 +71,13 @@ class ModelResult:
     whole_memory: int
 
 
+def check_recipes(names: Sequence[str]) -> None:
+    """Raises `UnknownName` for what is no model."""
+    for name in names:
+        if name not in RECIPES:
+            raise UnknownName(f"no model is called {name!r}; there are {', '.join(RECIPES)}")
+
+
 def drop_from_cache(directory: Path) -> None:
     """Has the kernel forget what it holds of a checkpoint's shards, so that loading reads them from disk."""
     os.sync()
@@ -92,17 +106,17 @@ def question_about_a_picture(recipe: Recipe) -> Workload:
     return Workload("W10", (Picture(7, pixels, pixels),), (question,), in_flight=1, is_streamed=True)
 
 
-def measure(name: str, checkpoint: Path) -> ModelResult:
-    """One model. Raises `BenchmarkError`."""
+def measure(name: str, checkpoint: Path, place: Place = CPU) -> ModelResult:
+    """One model. The halves are loaded into the machine's memory, the workers at `place`. Raises `BenchmarkError`."""
     workload = question_about_a_picture(RECIPES[name])
     halves = tuple(load_half(half, checkpoint) for half in ("vision", "language"))
-    split, split_memory = _answer("lookonce-grpc", checkpoint, workload)
-    whole, whole_memory = _answer(REFERENCE, checkpoint, workload)
+    split, split_memory = _answer("lookonce-grpc", checkpoint, workload, place)
+    whole, whole_memory = _answer(REFERENCE, checkpoint, workload, place)
     return ModelResult(name, halves, split, whole, split_memory, sum(whole_memory.values()))
 
 
-def _answer(name: str, checkpoint: Path, workload: Workload) -> tuple[Outcome, dict[str, int]]:
-    system = open_system(name)
+def _answer(name: str, checkpoint: Path, workload: Workload, place: Place) -> tuple[Outcome, dict[str, int]]:
+    system = open_system(name, place)
     try:
         system.start(checkpoint, KV_TOKENS)
         outcome = system.run(workload)
@@ -131,7 +145,39 @@ def markdown(results: Sequence[ModelResult]) -> str:
             _answer_line(result.recipe, "lookonce-grpc", result.split, split),
             _answer_line(result.recipe, REFERENCE, result.whole, str(result.whole_memory // _MIB)),
         ]
-    return "\n".join(lines) + "\n"
+    lines.append("")
+    for result in results:
+        found = compare(result.split.answers, result.whole.answers)
+        lines.append(
+            f"{result.recipe}: {found.agreeing_words} of {found.words} tokens are equal before the first other."
+        )
+    return "\n".join([*lines, *bars.markdown(bars_of(results))]) + "\n"
+
+
+def bars_of(results: Sequence[ModelResult]) -> list[Bar]:
+    """The issue's bars of each model: memory of the vision worker and bytes from disk.
+
+    Equal answers are asked of float32 alone: in bfloat16 another order of additions is another token now and then.
+    """
+    return [bar for result in results for bar in _model_bars(result)]
+
+
+def _model_bars(result: ModelResult) -> list[Bar]:
+    name = f"W10 {result.recipe}"
+    tensor_bytes = {half.half: half.tensor_bytes for half in result.halves}
+    beyond_gb = (result.split_memory["vision"] - tensor_bytes["vision"]) / 1e9
+    return [
+        Bar(f"{name}, GB of the vision worker's peak beyond its weights", MOST_BEYOND_GB, beyond_gb, at_least=False),
+        *(
+            Bar(
+                f"{name}, {half.half} half, bytes from disk over tensors",
+                MOST_READ_OVER,
+                half.disk_bytes / half.tensor_bytes,
+                at_least=False,
+            )
+            for half in result.halves
+        ),
+    ]
 
 
 def _half_line(recipe: str, half: HalfLoad) -> str:
@@ -157,19 +203,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=DIRECTORY)
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
+    names = options.recipes.split(",")
     try:
-        results = [measure(name, make(name)) for name in options.recipes.split(",")]
+        check_recipes(names)
+        results = [measure(name, make(name)) for name in names]
     except BenchmarkError as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
+    write(results, options.out, options.title, console)
+    return 0
+
+
+def write(results: Sequence[ModelResult], directory: Path, title: str, console: Console) -> None:
+    """Prints the tables; writes them and the numbers."""
     text = markdown(results)
     console.out(text, highlight=False)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.title}.md").write_text(text)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{title}.md").write_text(text)
     where = {"machine": machine.machine(), "command": machine.command("benchmarks.real_shapes")}
     values = {**where, "models": [asdict(result) for result in results]}
-    (options.out / f"{options.title}.json").write_text(json.dumps(values, indent=1) + "\n")
-    return 0
+    (directory / f"{title}.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+def results_from_json(values: Sequence[dict[str, Any]]) -> list[ModelResult]:
+    """The results that `write` wrote under `models`."""
+    return [
+        ModelResult(
+            **{
+                **one,
+                "halves": tuple(HalfLoad(**half) for half in one["halves"]),
+                "split": outcome_from_json(one["split"]),
+                "whole": outcome_from_json(one["whole"]),
+            }
+        )
+        for one in values
+    ]
 
 
 if __name__ == "__main__":

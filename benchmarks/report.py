@@ -21,10 +21,10 @@ COLUMNS = (
 _TIMES = ("", "system", "median s", "min–max", "× peer", "limit")
 _CHECKS = ("", "system", "answers equal", "peak MiB")
 REMARK = (
-    "Answers are compared with the whole model's, and where it did not run with those of the first that did; p ± is "
-    "the largest difference of a scored choice's probability. MiB is the peak resident memory of all its processes."
+    "Answers are compared with the whole model's, and in repeats that it sat out with those of the first other system "
+    "(behind a +); p ± is the largest difference of a scored choice's probability. MiB is the peak resident memory of "
+    "all its processes."
 )
-_PEERS = ("vllm", "transformers-batch", "transformers")
 _MIB = 1 << 20
 
 
@@ -39,10 +39,8 @@ def rows(result: WorkloadResult) -> list[tuple[str, ...]]:
 
 def fastest_peer(result: WorkloadResult) -> float | None:
     """Median seconds of the fastest system that is not ours; None where none was measured."""
-    measured = [
-        result.systems[name].median_s for name in _PEERS if name in result.systems and result.systems[name].seconds
-    ]
-    return min(measured, default=None)
+    peers = (one for name, one in result.systems.items() if not name.startswith(bars.OURS))
+    return min((one.median_s for one in peers if one.seconds), default=None)
 
 
 def _cells(one: SystemResult, peer: float | None, limit_s: float | None) -> tuple[str, ...]:
@@ -60,10 +58,12 @@ def _cells(one: SystemResult, peer: float | None, limit_s: float | None) -> tupl
 
 def _equal(one: SystemResult) -> str:
     errors = f", {one.errors} failed" if one.errors else ""
-    if not one.compared:
+    counts = [f"{one.equal}/{one.compared}"] if one.compared else []
+    counts += [f"+ {one.peer_equal}/{one.peer_compared}"] if one.peer_compared else []
+    if not counts:
         return f"reference{errors}"
     apart = f", p ±{one.probability_difference:.0e}" if one.probability_difference else ""
-    return f"{one.equal}/{one.compared}{apart}{errors}"
+    return f"{' '.join(counts)}{apart}{errors}"
 
 
 def _memory(one: SystemResult) -> str:
@@ -84,9 +84,10 @@ def heading(report: Report) -> str:
     """Where and with what, in two lines."""
     machine = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items() if version)
+    gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
     return (
         f"{report.recipe}, {report.repeats} repeats, {machine.get('cores')} cores of {machine.get('processor')}, "
-        f"{machine.get('memory_gib')} GiB; {versions}\n{report.command} at {machine.get('commit')}"
+        f"{machine.get('memory_gib')} GiB{gpu}; {versions}\n{report.command} at {machine.get('commit')}"
     )
 
 
@@ -112,10 +113,12 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _print_bars(report: Report, console: Console) -> None:
-    table = Table("bar", "asked", "found", "reached", title="The bars that this run can tell")
-    for bar in bars.bars(report):
-        side = "≥" if bar.at_least else "≤"
-        table.add_row(bar.name, f"{side} {bar.asked:g}", f"{bar.found:.3g}", "yes" if bar.holds else "no")
+    found = bars.bars(report)
+    if not found:
+        return
+    table = Table("bar", "asked", "found", "reached", title="Targets of the project that this run tells about")
+    for bar in found:
+        table.add_row(*bar.cells)
     console.print(table)
 
 

@@ -18,9 +18,13 @@ class SystemResult:
         first_token_s: For each repeat, of each question; empty where nobody looked.
         time_s: For each repeat, of each question, until its answer was complete.
         tokens: Generated in one repeat.
-        compared_with: The system whose answers are the reference.
-        equal: Answers equal to the reference's.
-        compared: Answers that were compared.
+        compared_with: The system whose answers are right.
+        equal: Answers equal to its.
+        compared: Answers that were compared with its.
+        peer_equal: In repeats that it sat out, answers equal to the first other system's.
+        peer_compared: Answers that were compared with that one's.
+        agreeing_words: Words before each compared answer's first difference.
+        words: Of all the answers that were compared with.
         probability_difference: The largest, of scored choices.
         errors: Questions without an answer.
         memory: Largest resident bytes by what the process holds.
@@ -34,6 +38,10 @@ class SystemResult:
     compared_with: str = ""
     equal: int = 0
     compared: int = 0
+    peer_equal: int = 0
+    peer_compared: int = 0
+    agreeing_words: int = 0
+    words: int = 0
     probability_difference: float = 0.0
     errors: int = 0
     memory: dict[str, int] = field(default_factory=dict)
@@ -90,7 +98,11 @@ class Report:
 
 def load(path: Path) -> Report:
     """The report that `save` wrote."""
-    values = json.loads(path.read_text())
+    return report_from_json(json.loads(path.read_text()))
+
+
+def report_from_json(values: dict[str, Any]) -> Report:
+    """The report whose values these are."""
     workloads = [
         WorkloadResult(**{**one, "systems": {name: SystemResult(**each) for name, each in one["systems"].items()}})
         for one in values["workloads"]

@@ -3,17 +3,26 @@
 Needs the standard library alone: vLLM's environment imports it too.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture to draw: the same numbers are the same pixels."""
+    """A picture to draw: the same numbers are the same pixels.
+
+    Attributes:
+        seed: Tells it from others of its size.
+        width: Pixels.
+        height: Pixels.
+        is_scene: Of the kind that the demo checkpoint was trained on.
+    """
 
     seed: int
     width: int
     height: int
+    is_scene: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,12 @@ class Workload:
 
     def only_door(self, door: int) -> "Workload":
         """The questions of one door alone."""
-        questions = tuple(question for question in self.questions if question.door == door)
-        return Workload(**{**_fields(self), "questions": questions, "doors": 1})
+        return self.part([place for place, question in enumerate(self.questions) if question.door == door])
+
+    def part(self, places: Sequence[int]) -> "Workload":
+        """The questions at some places, for one engine."""
+        questions = tuple(replace(self.questions[place], door=0) for place in places)
+        return replace(self, questions=questions, doors=1)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -135,7 +148,3 @@ def outcome_from_json(values: dict[str, Any]) -> Outcome:
     """The outcome that `to_json` wrote."""
     answers = (Answer(**{**answer, "probabilities": tuple(answer["probabilities"])}) for answer in values["answers"])
     return Outcome(values["seconds"], tuple(answers))
-
-
-def _fields(workload: Workload) -> dict[str, Any]:
-    return {name: getattr(workload, name) for name in Workload.__dataclass_fields__}

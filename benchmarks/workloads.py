@@ -11,6 +11,8 @@ from benchmarks.checkpoints import Recipe
 from benchmarks.checkpoints.tokenizer import LABELS
 from benchmarks.errors import UnknownName
 from benchmarks.workload import Picture, Question, Workload
+from demo.questions import ask_all
+from demo.scenes import IMAGE_SIZE, make_scene
 
 # Tokens of a prompt beyond its image, at most; of an answer.
 PROMPT_TOKENS = 80
@@ -18,6 +20,9 @@ ANSWER_TOKENS = 16
 ALBUM_IMAGES_IN_MEMORY = 8
 OPEN_LOOP_PICTURES = 48
 ZIPF_EXPONENT = 1.1
+# Pictures of the demo's kind in one repeat, with numbers that its training never reaches.
+SCENES = 8
+SCENE_SEED = 998_000_000
 GROWTH = {
     "questions": (1, 8, 32, 64, 128, 256, 512),
     "tokens": (64, 256, 576, 1024, 2304, 4096),
@@ -156,6 +161,19 @@ def growth(recipe: Recipe, scale: Scale, repeat: int, *, axis: str, size: int) -
     raise UnknownName(f"W8 grows by {', '.join(GROWTH)}, not by {axis!r}")
 
 
+def own_scenes(recipe: Recipe, scale: Scale, repeat: int) -> Workload:
+    """New pictures of the kind that the demo checkpoint was trained on, each with questions of its training's kinds."""
+    first = SCENE_SEED + repeat * SCENES
+    seeds = range(first, first + scale.count(SCENES))
+    questions = tuple(
+        Question(place, asked.text, ANSWER_TOKENS)
+        for place, seed in enumerate(seeds)
+        for asked in ask_all(seed, make_scene(seed))
+    )
+    pictures = tuple(Picture(seed, IMAGE_SIZE, IMAGE_SIZE, is_scene=True) for seed in seeds)
+    return Workload("scenes", pictures, questions)
+
+
 def open_loop(
     recipe: Recipe, scale: Scale, repeat: int, *, rate: float, duration_s: float, deadline_s: float
 ) -> Workload:
@@ -206,6 +224,7 @@ BUILDERS: Mapping[str, Builder] = {
     "W5": album,
     "W6": restarted,
     "W7": fleet,
+    "scenes": own_scenes,
     **{f"W8-{axis}-{size}": _growth(axis, size) for axis, sizes in GROWTH.items() for size in sizes},
 }
 

@@ -22,14 +22,18 @@ def add_command(app: typer.Typer) -> None:
 
 
 def bench(
-    workloads: Annotated[str, typer.Option(metavar="W1,…", help="Names; quick, standard, W8: several.")] = "quick",
+    workloads: Annotated[
+        str, typer.Option(metavar="W1,…", help="Of W1 to W8; quick: W1s,W3; standard: W1 to W7; W8: its curves.")
+    ] = "quick",
     systems: Annotated[str, typer.Option(metavar="A,B,…", help="Left out: all that are installed here.")] = "",
     model: Annotated[
-        str, typer.Option(metavar="NAME|demo", help="A model of random weights to make, or demo.")
+        str, typer.Option(metavar="NAME|demo", help="A model of random weights to make: qwen2-vl, qwen3-vl; or demo.")
     ] = "qwen2-vl",
     repeats: Annotated[int, typer.Option(min=1, metavar="N")] = 3,
     tiny: Annotated[bool, typer.Option("--tiny", help="Small pictures, few questions: tries the harness.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the results are written.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where table, numbers and plots go; else benchmarks/results.")
+    ] = None,
 ) -> None:
     """Measure this machine: every system on the same pictures and questions, beside the computed limit."""
     arguments = ["--workloads", workloads, "--systems", systems, "--recipe", model, "--repeats", str(repeats)]

@@ -30,6 +30,7 @@ BY_NAME: Mapping[str, Kind] = {
     "dtype": kinds.DTYPE,
     "log_level": kinds.LOG_LEVEL,
     "offload_folder": kinds.FILE,
+    "kv_disk_dir": kinds.FILE,
     "tokens_file": kinds.FILE,
 }
 BY_SUFFIX: Mapping[str, Kind] = {"_bytes": kinds.SIZES, "_s": kinds.SECONDS}

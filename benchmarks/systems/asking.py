@@ -55,7 +55,8 @@ class Once:
         self._tasks: dict[int, asyncio.Future[str]] = {}
 
     async def get(self, key: int) -> str:
-        """What was made for the key."""
-        if key not in self._tasks:
-            self._tasks[key] = asyncio.ensure_future(self._make(key))
-        return await asyncio.shield(self._tasks[key])
+        """What was made for the key; after a failure the next who asks has it tried again."""
+        task = self._tasks.get(key)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._tasks[key] = asyncio.ensure_future(self._make(key))
+        return await asyncio.shield(task)

@@ -15,9 +15,9 @@ import httpx
 
 from benchmarks.errors import SystemFailed
 from benchmarks.systems.hosted import ROOT
-from benchmarks.systems.memory import peak_bytes
-from benchmarks.systems.system import KV_BYTES, THREADS, ProcessMemory
-from checkpoint import describe
+from benchmarks.systems.memory import memory_of
+from benchmarks.systems.system import CPU, KV_BYTES, Place, ProcessMemory
+from checkpoint import Half, describe, resolve_dtype
 from lookonce import embedded
 from lookonce.serve_settings import free_ports
 from protos import language_pb2, language_pb2_grpc, vision_pb2, vision_pb2_grpc
@@ -34,12 +34,14 @@ class Deployment:
     """A running deployment. `with_gateways` puts one in front of each language worker.
 
     Attributes:
+        place: Where both halves compute.
         vision: Address of the vision worker.
         language: Addresses of the language workers.
         gateways: Their URLs; empty without gateways.
     """
 
     with_gateways: bool
+    place: Place = CPU
     vision: str = ""
     language: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
@@ -49,14 +51,16 @@ class Deployment:
 
     def start(self, checkpoint: Path, kv_tokens: int | None, doors: int) -> None:
         """Starts everything and returns when all of it answers and is paired. Raises `SystemFailed`."""
-        threads = max(THREADS // doors, 1)
+        threads = max(self.place.threads // doors, 1)
         ports = free_ports(1 + 2 * doors)
         addresses = [f"127.0.0.1:{port}" for port in ports]
         self.vision, self.language = addresses[0], tuple(addresses[1 : 1 + doors])
         store = self._start_store()
         worker = ["--model", str(checkpoint), "--log-level", "warning", "--cache", store]
-        self._add("vision", [*worker, "--listen", self.vision, "--threads", str(THREADS)], THREADS)
-        kv = ["--kv-bytes", str(_kv_bytes(checkpoint, kv_tokens)), "--threads", str(threads)]
+        worker += ["--device", self.place.device, "--dtype", self.place.dtype]
+        vision = [*worker, "--listen", self.vision, "--threads", str(self.place.threads)]
+        self._add("vision", vision, self.place.threads)
+        kv = ["--kv-bytes", str(_kv_bytes(checkpoint, kv_tokens, self.place.dtype)), "--threads", str(threads)]
         for door, address in enumerate(self.language):
             self._add(f"language{door}", [*worker, "--listen", address, "--vision", self.vision, *kv], threads)
         if self.with_gateways:
@@ -78,8 +82,9 @@ class Deployment:
     def memory(self) -> Sequence[ProcessMemory]:
         """Peak memory of every process by its role."""
         return [
-            ProcessMemory(name.rstrip("0123456789"), process.pid, peak_bytes(process.pid))
+            memory
             for name, process in self._processes.items()
+            for memory in memory_of(name.rstrip("0123456789"), process.pid, self.place)
         ]
 
     def language_info(self, door: int = 0) -> language_pb2.LanguageInfo:
@@ -159,12 +164,12 @@ class Deployment:
             time.sleep(POLL_S)
 
 
-def _kv_bytes(checkpoint: Path, kv_tokens: int | None) -> int:
+def _kv_bytes(checkpoint: Path, kv_tokens: int | None, dtype: str) -> int:
     if kv_tokens is None:
         return KV_BYTES
     text = describe(checkpoint).config.text_config
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    item = 4 if str(text.dtype).endswith("float32") else 2
+    item = resolve_dtype(checkpoint, dtype, Half.LANGUAGE).itemsize
     return int(kv_tokens * 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * item)
 
 

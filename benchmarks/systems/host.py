@@ -1,4 +1,4 @@
-"""The worker process of a hosted system: `python -m benchmarks.systems.host MODULE`.
+"""The worker process of a hosted system: `python -m benchmarks.systems.host MODULE[:CLASS]`, by default `Worker`.
 
 Reads orders as JSON lines and answers each with one line. Whatever libraries print goes to standard error.
 """
@@ -16,23 +16,32 @@ from benchmarks.workload import Outcome, Workload, workload_from_json
 
 
 class Worker(Protocol):
-    """What a hosted system's module offers as its class `Worker`."""
+    """What a hosted system's class offers."""
 
-    def start(self, checkpoint: str, kv_tokens: int | None, threads: int, cores: Sequence[int]) -> None:
+    def start(
+        self,
+        checkpoint: str,
+        kv_tokens: int | None,
+        threads: int,
+        cores: Sequence[int],
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
         """Loads the model."""
 
     def run(self, workload: Workload, paths: Sequence[str]) -> Outcome:
         """Answers; `paths` are the pictures' files."""
 
     def restart(self) -> None:
-        """Forgets what a restart loses."""
+        """Forgets what a restart loses. Not called where a restart is a new process."""
 
 
-def main(module: str) -> None:
+def main(where: str) -> None:
     """Serves until standard input ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    worker: Worker = importlib.import_module(module).Worker()
+    module, _, name = where.partition(":")
+    worker: Worker = getattr(importlib.import_module(module), name or "Worker")()
     for line in sys.stdin:
         try:
             reply = _obey(worker, json.loads(line))

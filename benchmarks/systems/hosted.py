@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.errors import SystemFailed
 from benchmarks.pictures import picture_path
 from benchmarks.systems.memory import memory_of
-from benchmarks.systems.system import THREADS, ProcessMemory
+from benchmarks.systems.system import CPU, Place, ProcessMemory
 from benchmarks.workload import Outcome, Workload, outcome_from_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,25 +22,46 @@ STOP_S = 30.0
 
 
 class Hosted:
-    """A `System` in worker processes, one a door. `module` has a class `Worker`; `python` runs it."""
+    """A `System` in worker processes, one a door. `module` is `MODULE[:CLASS]`, by default `Worker`; `python` runs it.
+
+    Where `restarts_process`, a restart is a new process, else the worker forgets what a restart loses.
+    """
 
     def __init__(
-        self, name: str, module: str, python: Path = Path(sys.executable), environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        module: str,
+        python: Path = Path(sys.executable),
+        environment: Mapping[str, str] | None = None,
+        place: Place = CPU,
+        *,
+        restarts_process: bool = False,
     ) -> None:
         self.name = name
+        self._place = place
+        self._restarts_process = restarts_process
         self._module = module
         self._python = python
         self._environment = dict(environment or {})
         self._workers: list[_Worker] = []
+        self._started: tuple[Path, int | None, int] = (Path(), None, 1)
 
     def start(self, checkpoint: Path, kv_tokens: int | None = None, doors: int = 1) -> None:
         """Starts the workers; with several, the cores are divided among them."""
-        threads = max(THREADS // doors, 1)
+        self._started = (checkpoint, kv_tokens, doors)
+        threads = max(self._place.threads // doors, 1)
         for door in range(doors):
             worker = _Worker(self.name, self._command(), self._surroundings(threads), self._log())
             self._workers.append(worker)
-            cores = list(range(door * threads, (door + 1) * threads))
-            worker.send("start", checkpoint=str(checkpoint), kv_tokens=kv_tokens, threads=threads, cores=cores)
+            worker.send(
+                "start",
+                checkpoint=str(checkpoint),
+                kv_tokens=kv_tokens,
+                threads=threads,
+                cores=list(range(door * threads, (door + 1) * threads)),
+                device=self._place.device,
+                dtype=self._place.dtype,
+            )
         for worker in self._workers:
             worker.receive()
 
@@ -56,7 +77,11 @@ class Hosted:
         return Outcome(max(outcome.seconds for outcome in outcomes), in_order)
 
     def restart(self) -> None:
-        """The worker does it in place."""
+        """In place, or by starting the workers again."""
+        if self._restarts_process:
+            self.stop()
+            self.start(*self._started)
+            return
         for worker in self._workers:
             worker.send("restart")
         for worker in self._workers:
@@ -64,7 +89,7 @@ class Hosted:
 
     def memory(self) -> Sequence[ProcessMemory]:
         """The workers' and their children's."""
-        return [memory for worker in self._workers for memory in memory_of("whole", worker.pid)]
+        return [memory for worker in self._workers for memory in memory_of("whole", worker.pid, self._place)]
 
     def stop(self) -> None:
         """Ends the workers."""

@@ -3,6 +3,7 @@
 import queue
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +13,16 @@ import transformers
 
 from benchmarks.systems.system import KV_BYTES
 from benchmarks.workload import Answer, Outcome, Question, Workload
-from checkpoint import load_language, load_vision
+from checkpoint import LoadedLanguage, load_language, load_vision
+from kernels import keep_freed_memory, leave_threads_to_the_model
 from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
 from lm_server.main import make_engine, token_facts
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding
 from lm_server.settings import LanguageSettings
 from vision_server.decode import ImageLimits, decode
-from vision_server.encoder import VisionTower
-from vision_server.preprocess import ImagePreprocessor
+from vision_server.encoder import Embedding, VisionTower
+from vision_server.preprocess import ImagePreprocessor, PreparedImage
 
 MAX_IMAGE_PIXELS = 50_000_000
 
@@ -39,26 +41,55 @@ class _Asked:
 class Worker:
     """One tower and one engine. Embeddings are kept by picture, as Redis would keep their entries."""
 
-    def start(self, checkpoint: str, kv_tokens: int | None, threads: int, cores: Sequence[int]) -> None:
+    def start(
+        self,
+        checkpoint: str,
+        kv_tokens: int | None,
+        threads: int,
+        cores: Sequence[int],
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
         """Loads both halves."""
-        torch.set_num_threads(threads)
+        keep_freed_memory()
+        self._threads = leave_threads_to_the_model(threads)
         model_dir = Path(checkpoint)
-        self._tower = VisionTower(load_vision(model_dir))
+        self._device, self._dtype = device, dtype
+        self._tower = self._load_tower(model_dir)
         self._preprocessor = ImagePreprocessor(model_dir)
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
-        self._half = load_language(model_dir)
+        self._half = self._load_half(model_dir)
         self._prompts = PromptBuilder(self._tokenizer, token_facts(self._half, self._tokenizer))
         self._kv_tokens = kv_tokens
         self._checkpoint = checkpoint
         self._images: dict[str, tuple[ImageRef, ImageEmbedding]] = {}
         self._engine = self._open_engine()
 
+    def _load_tower(self, model_dir: Path) -> VisionTower:
+        return VisionTower(load_vision(model_dir, dtype=self._dtype, device=self._device))
+
+    def _load_half(self, model_dir: Path) -> LoadedLanguage:
+        return load_language(model_dir, dtype=self._dtype, device=self._device)
+
+    def _entry(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of an embedding, as an entry keeps it."""
+        return tensor
+
     def _open_engine(self) -> Engine:
         text = self._half.description.config.text_config
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         token_bytes = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self._half.dtype.itemsize
         kv_bytes = KV_BYTES if self._kv_tokens is None else self._kv_tokens * token_bytes
-        settings = LanguageSettings(self._checkpoint, "", "memory://", (), kv_bytes=kv_bytes)
+        settings = LanguageSettings(
+            self._checkpoint,
+            "",
+            "memory://",
+            (),
+            dtype=self._dtype,
+            device=self._device,
+            kv_bytes=kv_bytes,
+            threads=self._threads,
+        )
         engine = make_engine(settings, self._half, self._tokenizer)
         engine.start()
         return engine
@@ -122,9 +153,17 @@ class Worker:
         if path not in self._images:
             picture = decode(Path(path).read_bytes(), ImageLimits(MAX_IMAGE_PIXELS))
             prepared = self._preprocessor.prepare(picture)
-            [embedding] = self._tower.encode([prepared])
-            self._images[path] = (ImageRef(path, prepared.grid), ImageEmbedding(embedding.merged, embedding.deepstack))
+            embedding = self._encode(prepared)
+            deepstack = tuple(self._entry(layer) for layer in embedding.deepstack)
+            kept = ImageEmbedding(self._entry(embedding.merged), deepstack)
+            self._images[path] = (ImageRef(path, prepared.grid), kept)
         return self._images[path]
+
+    def _encode(self, prepared: PreparedImage) -> Embedding:
+        """In a thread that ends with the image: two threads that both hold a pool of torch's slow each other down."""
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(self._threads,)) as model_thread:
+            [embedding] = model_thread.submit(self._tower.encode, [prepared]).result()
+        return embedding
 
     def _take(
         self,

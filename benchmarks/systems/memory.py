@@ -1,10 +1,17 @@
-"""Peak resident memory of a process and those below it, as the kernel counts it."""
+"""Memory and processor time of a process and those below it, as the kernel counts them, and memory of a GPU."""
 
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.systems.system import ProcessMemory
+from benchmarks.systems.system import Place, ProcessMemory
 
 _KIB = 1024
+_MIB = 1 << 20
+# Fields of /proc/PID/stat behind the process's name: ticks in user and in kernel mode.
+_USER_TICKS, _KERNEL_TICKS = 11, 12
 
 
 def peak_bytes(pid: int) -> int:
@@ -26,6 +33,15 @@ def _status(pid: int, field: str) -> int:
     return int(values[0]) * _KIB if values else 0
 
 
+def processor_s(pid: int) -> float:
+    """Seconds of processor time that a process has used so far; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[_USER_TICKS]) + int(fields[_KERNEL_TICKS])) / os.sysconf("SC_CLK_TCK")
+
+
 def children(pid: int) -> list[int]:
     """Processes below this one, at any depth."""
     found: list[int] = []
@@ -39,6 +55,22 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def memory_of(half: str, pid: int) -> list[ProcessMemory]:
-    """Peak memory of a process and of those below it."""
-    return [ProcessMemory(half, each, peak_bytes(each)) for each in (pid, *children(pid))]
+def memory_of(half: str, pid: int, place: Place) -> list[ProcessMemory]:
+    """Peak memory of a process and of those below it; on a GPU also what each holds there, as "<half> device"."""
+    pids = (pid, *children(pid))
+    found = [ProcessMemory(half, each, peak_bytes(each)) for each in pids]
+    if place.device.startswith("cuda"):
+        held = device_bytes()
+        found += [ProcessMemory(f"{half} device", each, held[each]) for each in pids if each in held]
+    return found
+
+
+def device_bytes() -> Mapping[int, int]:
+    """GPU memory that each process holds now, which torch keeps once it was wanted; empty without nvidia-smi."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return {}
+    query = (program, "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+    done = subprocess.run(query, capture_output=True, text=True, check=False)  # noqa: S603 - the driver's own tool
+    pairs = (line.split(",") for line in done.stdout.splitlines())
+    return {int(pid): int(held) * _MIB for pid, held in pairs if held.strip().isdecimal()}

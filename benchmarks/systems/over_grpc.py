@@ -10,7 +10,7 @@ import grpc.aio
 from benchmarks.pictures import picture_bytes
 from benchmarks.systems.asking import Once, ask_all
 from benchmarks.systems.deployment import Deployment
-from benchmarks.systems.system import ProcessMemory
+from benchmarks.systems.system import CPU, Place, ProcessMemory
 from benchmarks.workload import Answer, Outcome, Question, Workload
 from protos import language_pb2, language_pb2_grpc, vision_pb2, vision_pb2_grpc
 from rpc.client import channel
@@ -23,12 +23,13 @@ class OverGrpc:
 
     name = "lookonce-grpc"
 
-    def __init__(self) -> None:
-        self.deployment = Deployment(with_gateways=False)
+    def __init__(self, place: Place = CPU) -> None:
+        self._place = place
+        self.deployment = Deployment(with_gateways=False, place=place)
 
     def start(self, checkpoint: Path, kv_tokens: int | None = None, doors: int = 1) -> None:
         """Starts the processes."""
-        self.deployment = Deployment(with_gateways=False)
+        self.deployment = Deployment(with_gateways=False, place=self._place)
         self.deployment.start(checkpoint, kv_tokens, doors)
 
     def run(self, workload: Workload) -> Outcome:

@@ -13,7 +13,7 @@ import httpx
 from benchmarks.pictures import picture_bytes
 from benchmarks.systems.asking import Once, ask_all
 from benchmarks.systems.deployment import Deployment
-from benchmarks.systems.system import ProcessMemory
+from benchmarks.systems.system import CPU, Place, ProcessMemory
 from benchmarks.workload import Answer, Outcome, Question, Workload
 
 TIMEOUT_S = 600.0
@@ -26,12 +26,13 @@ class OverHttp:
 
     name = "lookonce-http"
 
-    def __init__(self) -> None:
-        self.deployment = Deployment(with_gateways=True)
+    def __init__(self, place: Place = CPU) -> None:
+        self._place = place
+        self.deployment = Deployment(with_gateways=True, place=place)
 
     def start(self, checkpoint: Path, kv_tokens: int | None = None, doors: int = 1) -> None:
         """Starts the processes."""
-        self.deployment = Deployment(with_gateways=True)
+        self.deployment = Deployment(with_gateways=True, place=self._place)
         self.deployment.start(checkpoint, kv_tokens, doors)
 
     def run(self, workload: Workload) -> Outcome:
@@ -93,6 +94,9 @@ class _Client:
         except httpx.HTTPStatusError as exc:
             elapsed = time.perf_counter() - started
             return [Answer("", 0, elapsed, error=f"HTTP {exc.response.status_code}")] * len(group)
+        except httpx.TransportError as exc:
+            elapsed = time.perf_counter() - started
+            return [Answer("", 0, elapsed, error=f"{type(exc).__name__}: {exc}")] * len(group)
 
     async def _image(self, picture: int) -> str:
         """Inside the request where it is the only one about the picture, else uploaded before."""

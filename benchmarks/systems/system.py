@@ -14,6 +14,24 @@ KV_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a system computes.
+
+    Attributes:
+        device: As torch names it: cpu, cuda.
+        dtype: Of the weights: float32, bfloat16, float16, or auto, which is the checkpoint's.
+        threads: Of each process.
+    """
+
+    device: str = "cpu"
+    dtype: str = "auto"
+    threads: int = THREADS
+
+
+CPU = Place()
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessMemory:
     """The largest resident memory of a process so far, in bytes; `half` says what it holds."""
 

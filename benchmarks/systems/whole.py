@@ -17,10 +17,11 @@ PLACEHOLDER = "<|image_pad|>"
 class WholeModel:
     """A whole model with its tokenizer and image processor, through transformers' public interface only."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, device: str = "cpu", dtype: str = "auto") -> None:
         config = transformers.AutoConfig.from_pretrained(checkpoint)
         architecture = getattr(transformers, config.architectures[0])
-        self.model: Any = architecture.from_pretrained(checkpoint, dtype="auto", attn_implementation="sdpa").eval()
+        model: Any = architecture.from_pretrained(checkpoint, dtype=dtype, attn_implementation="sdpa")
+        self.model: Any = model.eval().to(device)
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
         self.images: Any = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
 
@@ -34,13 +35,14 @@ class WholeModel:
         ]
         encoded = self.tokenizer(prompts, return_tensors="pt", padding=True)
         ids = encoded["input_ids"]
-        return {
+        found = {
             "input_ids": ids,
             "attention_mask": encoded["attention_mask"],
             "mm_token_type_ids": (ids == self.model.config.image_token_id).long(),
             "pixel_values": pixels["pixel_values"].to(self.model.dtype),
             "image_grid_thw": pixels["image_grid_thw"],
         }
+        return {name: tensor.to(self.model.device) for name, tensor in found.items()}
 
     def _prompt(self, question: Question) -> str:
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question.text}]}]
@@ -77,10 +79,18 @@ class Worker:
 
     batch_size = 1
 
-    def start(self, checkpoint: str, kv_tokens: int | None, threads: int, cores: Sequence[int]) -> None:
+    def start(
+        self,
+        checkpoint: str,
+        kv_tokens: int | None,
+        threads: int,
+        cores: Sequence[int],
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
         """Loads the model. Room for keys and values is what a batch needs; nothing is kept."""
         torch.set_num_threads(threads)
-        self.whole = WholeModel(Path(checkpoint))
+        self.whole = WholeModel(Path(checkpoint), device, dtype)
 
     def run(self, workload: Workload, paths: Sequence[str]) -> Outcome:
         """Batch after batch."""

@@ -8,8 +8,8 @@ import transformers
 from benchmarks.checkpoints import RECIPES
 from benchmarks.checkpoints.recipes import config_json
 from benchmarks.counting import Attention, Linear, Operation, Reading, Shape, encode, operations, phases, prefix
-from benchmarks.limit import has_limit, limit, shape_of
-from benchmarks.workloads import FULL, TINY, build
+from benchmarks.limit import Limit, has_limit, limit, limit_of, shape_of
+from benchmarks.workloads import FULL, TINY, build, open_loop
 
 RECIPE = RECIPES["qwen2-vl"]
 IDS = {"<|endoftext|>": 1, "<|im_end|>": 2, "<|image_pad|>": 3, "<|video_pad|>": 4}
@@ -84,10 +84,53 @@ def test_the_limit_adds_the_phases_up() -> None:
     assert found.total_s == sum(found.seconds.values())
 
 
-def test_only_bursts_on_one_engine_have_a_limit() -> None:
-    """The limit is that of new pictures, asked about all at once."""
-    names = ("W1", "W1s", "W2", "W3", "W4", "W5", "W6", "W7")
-    assert [name for name in names if has_limit(build(name, RECIPE, FULL, 0))] == ["W1", "W1s", "W2", "W4"]
+def limit_by_count(name: str) -> Limit:
+    """A full workload's limit, an operation taking a second, and two where engines share the machine."""
+    workload = build(name, RECIPE, FULL, 0)
+    shape = Shape((576,) * len(workload.pictures), 14, (20,) * len(workload.questions), 16)
+    return limit_of(workload, RECIPE, shape, lambda one: float(one.operations > 0), lambda _: 2.0)
+
+
+def test_only_questions_that_come_by_and_by_have_no_limit() -> None:
+    """Every other workload has one."""
+    names = ("W1", "W1s", "W2", "W3", "W4", "W5", "W6", "W7", "W8-images-4")
+    assert all(has_limit(build(name, RECIPE, FULL, 0)) for name in names)
+    assert not has_limit(open_loop(RECIPE, FULL, 0, rate=5.0, duration_s=2.0, deadline_s=1.0))
+
+
+def test_the_limit_of_a_burst_is_that_of_its_phases() -> None:
+    """For new pictures asked about all at once both ways of computing it agree."""
+    workload = build("W2", RECIPE, FULL, 0)
+    shape = Shape((576,) * 8, 14, (20,) * 64, 16)
+    found = limit_of(workload, RECIPE, shape, lambda one: one.operations / 1e9, lambda _: 99.0)
+    assert found == limit(RECIPE, shape, lambda one: one.operations / 1e9)
+
+
+def test_after_a_restart_nothing_is_encoded() -> None:
+    """What the store kept is not in the limit; the prefix is computed again."""
+    again, first = limit_by_count("W6"), limit_by_count("W1")
+    assert again.seconds["encode"] == 0
+    assert again.seconds["prefix"] == first.seconds["prefix"] > 0
+
+
+def test_two_engines_compute_each_prefix_and_half_the_questions() -> None:
+    """They run at the same time: seconds are one engine's, with its part of the threads; the work is both's."""
+    fleet, alone = limit_by_count("W7"), limit_by_count("W2")
+    assert fleet.seconds["encode"] == alone.seconds["encode"]
+    assert fleet.seconds["prefix"] == 2 * alone.seconds["prefix"]
+    assert fleet.gigaflop["prefix"] == 2 * alone.gigaflop["prefix"]
+    assert 0.99 < fleet.gigaflop["decode"] / alone.gigaflop["decode"] < 1.01
+
+
+def test_questions_in_flight_are_answered_in_rounds() -> None:
+    """W5 has 512 questions, 8 at a time, about 64 pictures that are each encoded and prefilled once."""
+    workload = build("W5", RECIPE, FULL, 0)
+    shape = Shape((576,) * 64, 14, (20,) * 512, 16)
+    found = limit_of(workload, RECIPE, shape, lambda _: 1.0, lambda _: 1.0)
+    one_round = phases(RECIPE, Shape((576,) * 8, 14, (20,) * 8, 16))
+    assert found.seconds["decode"] == 64 * len(one_round["decode"])
+    assert found.seconds["encode"] == 64 * len(encode(RECIPE, 576))
+    assert found.seconds["prefix"] == 64 * len(prefix(RECIPE, 14, 576))
 
 
 def test_a_workloads_shape_is_counted_by_the_tokenizer(tiny_checkpoint, tiny_recipe) -> None:  # type: ignore[no-untyped-def]

@@ -64,6 +64,21 @@ def test_plots_are_drawn_for_what_there_is(report: Report, tmp_path: Path) -> No
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
 
 
+def test_ratios_are_taken_against_the_fastest_vllm(report: Report) -> None:
+    """Where vLLM ran with other settings too, the bar is against whichever was faster."""
+    report.workloads[0].systems["vllm:16384"] = SystemResult([5.0])
+    assert next(bar for bar in bars(report) if bar.name.startswith("W1, vllm")).found == pytest.approx(5.0 / 4.5)
+    report.workloads[0].systems["vllm:16384"] = SystemResult([9.0])
+    assert next(bar for bar in bars(report) if bar.name.startswith("W1, vllm")).found == pytest.approx(6.2 / 4.5)
+
+
+def test_words_before_the_first_difference_are_counted() -> None:
+    """Of two answers of three words, one agrees in all and one in the first."""
+    reference = [Answer("a b c", 3, 1.0), Answer("a b c", 3, 1.0)]
+    found = compare([Answer("a b c", 3, 1.0), Answer("a x c", 3, 1.0)], reference)
+    assert (found.equal, found.agreeing_words, found.words) == (1, 4, 6)
+
+
 def test_answers_are_equal_by_text_and_length() -> None:
     """A failed answer is not compared, a different one counted, and probabilities compared by their distance."""
     reference = [Answer("a", 2, 1.0), Answer("b", 2, 1.0), Answer("yes", 0, 1.0, None, (0.6, 0.4))]
@@ -82,5 +97,6 @@ def test_bars_are_worked_out_of_the_medians(report: Report) -> None:
     assert found["W1, transformers' over ours"].found == pytest.approx(60 / 4.5)
     assert not found["W1, transformers' over ours"].holds
     assert found["W1, share of the limit"].found == pytest.approx(3 / 4.5)
-    assert found["answers equal, of all ours"].found == pytest.approx(31 / 32)
+    assert found["answers equal to the whole model's, of all ours"].found == pytest.approx(31 / 32)
+    assert not found["questions of ours without an answer"].holds
     assert not any(name.startswith(("W2", "W5")) for name in found)

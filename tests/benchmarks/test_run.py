@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import run
+from benchmarks import machine, run
 from benchmarks.checkpoints import making
-from benchmarks.open_loop import Setting, held, point
+from benchmarks.open_loop import Setting, held, middle, point, saturating_rate
 from benchmarks.results import load
 from benchmarks.systems.asking import Once, ask_all
-from benchmarks.workload import Answer, Outcome
-from benchmarks.workloads import TINY, build, open_loop
+from benchmarks.workload import Answer, Outcome, Workload
+from benchmarks.workloads import FULL, TINY, build, open_loop
 from lookonce.cli import app
 
 
@@ -21,6 +21,9 @@ from lookonce.cli import app
 def tiny_cache(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "make", lambda name: making.make(name, tiny_checkpoint.parent))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # The rates themselves do not matter here.
+    monkeypatch.setattr("benchmarks.rates._ROUND_S", 0.001)
+    monkeypatch.setattr("benchmarks.rates.BANDWIDTH_BYTES", 1 << 20)
 
 
 @pytest.mark.usefixtures("tiny_cache")
@@ -59,7 +62,15 @@ def test_unknown_names_end_a_run_at_once(capsys: pytest.CaptureFixture[str]) -> 
     assert run.main(["--workloads", "W99"]) == 1
     assert run.main(["--systems", "nothing"]) == 1
     assert run.main(["--recipe", "nothing"]) == 1
-    assert "W99" in capsys.readouterr().err
+    assert run.main(["--workloads", "W9"]) == 1
+    errors = capsys.readouterr().err
+    assert "W99" in errors
+    assert "benchmarks.open_loop" in errors
+
+
+def test_a_command_can_be_typed_again() -> None:
+    """Whoever called it, the recorded command is that of the benchmark with its arguments."""
+    assert machine.command(arguments=["--title", "two words"]) == "python -m benchmarks.run --title 'two words'"
 
 
 def test_the_command_line_reaches_the_benchmarks() -> None:
@@ -99,6 +110,22 @@ async def test_no_more_are_in_flight_than_allowed(tiny_recipe) -> None:  # type:
     assert most == workload.in_flight
 
 
+async def test_a_failed_upload_is_tried_again() -> None:
+    """Whoever asks next does not meet the old failure."""
+    tries: list[int] = []
+
+    async def make(key: int) -> str:
+        tries.append(key)
+        if len(tries) == 1:
+            raise OSError("refused")
+        return "id"
+
+    once = Once(make)
+    with pytest.raises(OSError, match="refused"):
+        await once.get(1)
+    assert await once.get(1) == "id"
+
+
 async def test_a_picture_is_uploaded_once() -> None:
     """However many questions wait for it."""
     made: list[int] = []
@@ -120,3 +147,30 @@ def test_goodput_counts_what_came_in_time(tiny_recipe) -> None:  # type: ignore[
     found = point(2.0, Outcome(4.0, answers), setting)
     assert (found.offered, found.goodput, found.refused) == (1.5, 0.5, 1)
     assert held([found, found]) == 1.0
+
+
+def test_the_median_goodput_of_a_loads_repeats_counts(tiny_recipe) -> None:  # type: ignore[no-untyped-def]
+    """Not the best, and not a mean of unlike runs."""
+    setting = Setting(tiny_recipe, TINY, duration_s=1.0, target_s=1.0, deadline_s=5.0)
+    points = [point(1.0, Outcome(1.0, (Answer("", 1, 1.0, 0.5),) * count), setting) for count in (9, 2, 5)]
+    assert middle(points).goodput == 5.0
+
+
+class Constant:
+    """A system that answers ten questions a second, all at the same time."""
+
+    name = "constant"
+
+    def run(self, workload: Workload) -> Outcome:
+        answers = tuple(Answer("", 1, 0.1, 0.1) for _ in workload.questions)
+        return Outcome(len(workload.questions) / 10, answers)
+
+
+def test_the_saturating_rate_is_that_of_a_burst_as_long_as_the_load(tiny_recipe) -> None:  # type: ignore[no-untyped-def]
+    """As many questions come at once as will come by and by, so that encoding has the same share."""
+    system, asked = Constant(), []
+    original = system.run
+    system.run = lambda workload: asked.append(workload) or original(workload)  # type: ignore[method-assign,func-returns-value]
+    setting = Setting(tiny_recipe, FULL, duration_s=30.0, target_s=1.0, deadline_s=5.0)
+    assert saturating_rate(system, setting) == pytest.approx(10.0)  # type: ignore[arg-type]  # as much of one as is used
+    assert 240 < len(asked[-1].questions) < 360

@@ -3,12 +3,14 @@
 from itertools import pairwise
 
 import pytest
+from PIL import Image
 
 from benchmarks.checkpoints import RECIPES
 from benchmarks.errors import UnknownName
 from benchmarks.pictures import picture_path
 from benchmarks.workload import Picture, workload_from_json
 from benchmarks.workloads import BUILDERS, FULL, TINY, build, open_loop, question_text
+from demo.scenes import draw, make_scene
 
 RECIPE = RECIPES["qwen2-vl"]
 SIZES = {"W1": (1, 32), "W1s": (1, 8), "W2": (8, 64), "W3": (1, 2), "W4": (16, 256), "W5": (64, 512)}
@@ -24,10 +26,11 @@ def test_workloads_have_the_sizes_of_the_issue(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_pictures_are_new_in_every_repeat(name: str) -> None:
-    """No picture of one repeat is seen in another, and the questions are the same."""
+    """No picture of one repeat is seen in another, and the questions are the same, but those about a scene's things."""
     first, second = (build(name, RECIPE, TINY, repeat) for repeat in range(2))
     assert not set(first.pictures) & set(second.pictures)
-    assert {question.text for question in first.questions} == {question.text for question in second.questions}
+    if not first.pictures[0].is_scene:
+        assert {question.text for question in first.questions} == {question.text for question in second.questions}
     assert build(name, RECIPE, TINY, 0) == first
 
 
@@ -77,3 +80,22 @@ def test_a_picture_is_drawn_once_and_always_the_same(tmp_path) -> None:  # type:
     one = picture_path(Picture(1, 56, 56), tmp_path / "a").read_bytes()
     assert picture_path(Picture(1, 56, 56), tmp_path / "b").read_bytes() == one
     assert picture_path(Picture(2, 56, 56), tmp_path / "a").read_bytes() != one
+    assert picture_path(Picture(1, 168, 168), tmp_path / "a") != picture_path(
+        Picture(1, 168, 168, True), tmp_path / "a"
+    )
+
+
+def test_a_scene_is_drawn_as_the_demo_draws_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """So that the trained checkpoint sees what it was trained on."""
+    workload = build("scenes", RECIPES["demo"], TINY, 0)
+    drawn = Image.open(picture_path(workload.pictures[0], tmp_path))
+    assert drawn.tobytes() == draw(make_scene(workload.pictures[0].seed)).tobytes()
+
+
+def test_a_part_is_for_one_engine() -> None:
+    """The questions at some places, all at its one door."""
+    workload = build("W7", RECIPE, TINY, 0)
+    part = workload.part([0, 1, 3])
+    assert [question.text for question in part.questions] == [workload.questions[place].text for place in (0, 1, 3)]
+    assert {question.door for question in part.questions} == {0}
+    assert part.doors == 1
