@@ -45,7 +45,10 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    # asyncio turns Nagle's algorithm off only where a socket says that it is TCP, which create_server's does not; a
+    # reply's head would then hold its first event back until the client's delayed acknowledgement, 40 ms later.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listener.detach())
 
 
 def run(settings: GatewaySettings) -> int:

@@ -2,7 +2,7 @@
 
 from kernels.linear import PackedLinear, PlainLinear, make_linear, pack_linears, pack_patch_embedding
 from kernels.process import keep_freed_memory, leave_threads_to_the_model
-from kernels.tower import pack_tower_attention
+from kernels.tower import pack_tower_blocks
 
 __all__ = [
     "PackedLinear",
@@ -12,5 +12,5 @@ __all__ = [
     "make_linear",
     "pack_linears",
     "pack_patch_embedding",
-    "pack_tower_attention",
+    "pack_tower_blocks",
 ]

@@ -1,4 +1,4 @@
-"""The attention of a vision tower, by large products and with all segments of one length together."""
+"""The blocks of a vision tower: attention by large products, and activations done within the products."""
 
 from itertools import pairwise
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kernels.attention import attend, attend_blocks
-from kernels.linear import make_linear
+from kernels.linear import GELU_TANH, SILU, Activation, make_linear
 from kernels.rotary import neighbours, rotate, rotation
 
 
@@ -77,15 +77,66 @@ def equal_runs(ends: list[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def pack_tower_attention(tower: nn.Module) -> int:
-    """Replaces the attention of every block of a tower that has the known form; returns how many were."""
+class TowerMlp(nn.Module):
+    """Stands in for a feed-forward part of two layers, whose weights it takes over.
+
+    act(x) = f(scale · x) / scale, with f what oneDNN has; the scale goes into the weights.
+    """
+
+    def __init__(self, first: nn.Linear, second: nn.Linear, activation: Activation, scale: float) -> None:
+        super().__init__()
+        self.first = make_linear(first.weight.detach() * scale, first.bias.detach() * scale, activation)
+        self.second = make_linear(second.weight.detach() / scale, second.bias)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows [R, W] → [R, W]."""
+        out: torch.Tensor = self.second(self.first(rows))
+        return out
+
+
+# By the name of transformers' class: oneDNN's activation, and the scale that makes it the same.
+_ACTIVATIONS: dict[str, tuple[Activation, float]] = {
+    "QuickGELUActivation": (SILU, 1.702),
+    "GELUTanh": (GELU_TANH, 1.0),
+    "SiLUActivation": (SILU, 1.0),
+    "SiLU": (SILU, 1.0),
+}
+_MLP_FORMS = (("fc1", "act", "fc2"), ("linear_fc1", "act_fn", "linear_fc2"))
+
+
+def pack_tower_blocks(tower: nn.Module) -> int:
+    """Replaces the parts of a tower's blocks that have a known form; returns how many attentions were."""
     replaced = 0
     for block in getattr(tower, "blocks", ()):
-        attention = getattr(block, "attn", None)
+        attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
         if _is_known(attention):
             block.attn = TowerAttention(attention)
             replaced += 1
+        packed = _packed_mlp(mlp) if isinstance(mlp, nn.Module) else None
+        if packed is not None:
+            block.mlp = packed
     return replaced
+
+
+def _packed_mlp(mlp: nn.Module) -> TowerMlp | None:
+    """What can stand in for a feed-forward part; None where its form, or its dtype with a scale, is not covered."""
+    children: dict[str, Any] = dict(mlp.named_children())
+    form = next((form for form in _MLP_FORMS if set(form) == set(children)), None)
+    if form is None or not _are_plain(mlp, children[form[0]], children[form[2]]):
+        return None
+    first, act, second = (children[name] for name in form)
+    activation, scale = _ACTIVATIONS.get(type(act).__name__, (None, 1.0))
+    # Scaled weights would be rounded anew in a narrow dtype.
+    if activation is None or (scale != 1.0 and first.weight.dtype is not torch.float32):
+        return None
+    return TowerMlp(first, second, activation, scale)
+
+
+def _are_plain(parent: nn.Module, *linears: Any) -> bool:
+    """Whether these are linear layers with biases, and nothing hangs on them or their parent."""
+    return all(type(linear) is nn.Linear and linear.bias is not None for linear in linears) and not any(
+        hasattr(module, "_hf_hook") for module in (parent, *linears)
+    )
 
 
 def _is_known(attention: Any) -> bool:
@@ -93,7 +144,6 @@ def _is_known(attention: Any) -> bool:
     children: dict[str, Any] = dict(attention.named_children()) if isinstance(attention, nn.Module) else {}
     return (
         set(children) == {"qkv", "proj"}
-        and all(type(child) is nn.Linear and child.bias is not None for child in children.values())
-        and not any(hasattr(child, "_hf_hook") for child in (attention, *children.values()))
+        and _are_plain(attention, *children.values())
         and children["qkv"].out_features == 3 * children["qkv"].in_features
     )

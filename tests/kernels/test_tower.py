@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from checkpoint import load_vision
-from kernels import pack_tower_attention
-from kernels.tower import TowerAttention, equal_runs
+from kernels import pack_tower_blocks
+from kernels.tower import TowerAttention, TowerMlp, equal_runs
 from tests.families import FAMILIES, make
 
 
@@ -28,7 +28,9 @@ def test_a_tower_with_it_equals_transformers(family: str, grids: list[tuple[int,
     patches = torch.randn(sum(t * h * w for t, h, w in grids), 3 * config.temporal_patch_size * config.patch_size**2)
     with torch.inference_mode():
         expected = tower(patches, grid_thw=torch.tensor(grids), return_dict=True)
-        assert pack_tower_attention(tower) == len(tower.blocks)
+        assert pack_tower_blocks(tower) == len(tower.blocks)
+        # Qwen2.5-VL's feed-forward part is gated and keeps its form.
+        assert {isinstance(block.mlp, TowerMlp) for block in tower.blocks} == {family != "qwen2_5_vl"}
         found = tower(patches, grid_thw=torch.tensor(grids), return_dict=True)
     torch.testing.assert_close(found.pooler_output, expected.pooler_output, atol=1e-5, rtol=1e-4)
     layers = zip(
@@ -50,6 +52,6 @@ def test_other_modules_are_left_alone() -> None:
 
     tower = nn.Module()
     tower.blocks = nn.ModuleList([Block()])
-    assert pack_tower_attention(tower) == 0
+    assert pack_tower_blocks(tower) == 0
     assert not any(isinstance(module, TowerAttention) for module in tower.modules())
-    assert pack_tower_attention(nn.Module()) == 0
+    assert pack_tower_blocks(nn.Module()) == 0

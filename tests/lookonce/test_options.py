@@ -102,6 +102,8 @@ LANGUAGE = LanguageSettings(
     vision=("a:1", "b:2"),
     device_map="auto",
     kv_bytes=1 << 29,
+    kv_host_bytes=3 << 28,
+    kv_disk_dir="somewhere",
 )
 GATEWAY = GatewaySettings(vision=("a:1",), language=("b:2",), port=0, limits=Limits(images=2, body_bytes=1000))
 

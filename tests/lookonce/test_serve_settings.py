@@ -23,7 +23,8 @@ def test_every_setting_of_every_process_is_offered_once() -> None:
     """`serve` takes what its processes take, but for the addresses that it decides itself."""
     names = [setting.name for setting, _ in serve_options()]
     assert len(names) == len(set(names))
-    assert {"kv_bytes", "max_image_tokens", "tokens_file", "limit_images", "device_map", "cache_bytes"} <= set(names)
+    assert {"kv_bytes", "kv_host_bytes", "kv_disk_dir", "kv_disk_bytes"} <= set(names)
+    assert {"max_image_tokens", "tokens_file", "limit_images", "device_map", "cache_bytes"} <= set(names)
     assert not {"listen", "vision", "language"} & set(names)
 
 
@@ -69,6 +70,14 @@ def test_the_environment_is_read_where_no_flag_is(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOOKONCE_KV_BYTES", "plenty")
     with pytest.raises(typer.BadParameter, match="LOOKONCE_KV_BYTES"):
         from_environment(model=MODEL)
+
+
+def test_the_tiers_below_the_key_value_memory_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 turns the host tier off; a disk tier without it is refused, naming both settings."""
+    monkeypatch.setenv("LOOKONCE_KV_HOST_BYTES", "0")
+    assert settings_with().language.kv_host_bytes == 0
+    with pytest.raises(typer.BadParameter, match="kv_disk_dir needs kv_host_bytes"):
+        settings_with(kv_disk_dir="somewhere")
 
 
 def test_a_taken_port_is_named_before_anything_starts() -> None:
