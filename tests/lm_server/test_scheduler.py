@@ -25,9 +25,8 @@ def sequence(made: Prompt, max_tokens: int = 4, **options: object) -> Sequence:
 
 def scheduler(budget: int = 1000, **limits: int) -> Scheduler:
     """A scheduler with small limits."""
-    return Scheduler(
-        KvLedger(budget), SchedulerLimits(**{"max_rows": 16, "max_running": 8, "growth_tokens": 2, **limits})
-    )
+    options = {"max_rows": 16, "max_rows_alone": 1, "max_running": 8, "growth_tokens": 2, **limits}
+    return Scheduler(KvLedger(budget), SchedulerLimits(**options))
 
 
 def step(made: Scheduler) -> Plan:
