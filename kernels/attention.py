@@ -7,7 +7,7 @@ between the two products. Elsewhere torch's kernels are used.
 
 import torch
 
-from kernels.linear import products_are_packed
+from kernels.linear import can_pack
 
 # Output [Hq, R, D] of some rows over some keys, and the log-sum-exp [Hq, R] of their scores, float32.
 Partial = tuple[torch.Tensor, torch.Tensor]
@@ -73,43 +73,39 @@ def attend_many(
     Returns output [B, R, D] in the queries' dtype and the log-sum-exp [B, R] in float32. Every row must see some key.
     """
     if queries.dtype is not torch.float32:
-        out, lse = flash(queries[:, None], keys[:, None], values[:, None], scale, mask=mask[:, None])
+        out, lse = flash(queries[:, None], keys[:, None], values[:, None], scale, mask[:, None])
         return out[:, 0], lse[:, 0]
     # For few rows a batch of plain products costs a third of torch's flash kernel.
     scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scale)
-    highest = scores.amax(-1)
-    torch.softmax(scores, -1, out=scores)
-    return torch.bmm(scores, values), highest - scores.amax(-1).log()
+    lse = _softmax(scores)
+    return torch.bmm(scores, values), lse
 
 
 def _is_large(queries: torch.Tensor, group_rows: int, num_keys: int) -> bool:
     """Whether products of their own pay."""
-    return group_rows >= LEAST_ROWS and group_rows * num_keys >= LEAST_SCORES and products_are_packed(queries)
+    return group_rows >= LEAST_ROWS and group_rows * num_keys >= LEAST_SCORES and _is_for_products(queries)
+
+
+def _is_for_products(tensor: torch.Tensor) -> bool:
+    """Whether products with a tensor of this kind are best left to oneDNN: float32 on the CPU."""
+    return tensor.dtype is torch.float32 and can_pack(tensor)
 
 
 def flash(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    scale: float,
-    *,
-    is_causal: bool = False,
-    mask: torch.Tensor | None = None,
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, mask: torch.Tensor | None = None
 ) -> Partial:
     """Torch's own attention [B, H, R, D] × [B, H, S, D], with its log-sum-exp [B, H, R].
 
-    Causal means that row r sees the keys 0 to r; `mask` [B, 1, R, S] is added to the scores.
+    `mask` [B, 1, R, S] is added to the scores.
     """
     if queries.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, 0.0, is_causal, attn_mask=mask, scale=scale
+            queries, keys, values, 0.0, False, attn_mask=mask, scale=scale
         )
         return out, lse.float()
     scores = torch.matmul(queries.float(), keys.float().transpose(-1, -2)) * scale
     if mask is not None:
         scores = scores + mask
-    if is_causal:
-        scores = scores + upper_triangle(scores.shape[-2], scores.shape[-1], scores.device)
     lse = torch.logsumexp(scores, dim=-1)
     return torch.matmul(torch.exp(scores - lse[..., None]), values.float()).to(queries.dtype), lse
 
@@ -122,10 +118,10 @@ def upper_triangle(rows: int, keys: int, device: torch.device) -> torch.Tensor:
 def _causal(grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Partial:
     """Few rows, causally: [Hkv, G, R, D] over [Hkv, S, D]."""
     num_kv_heads, group, num_rows, head_dim = grouped.shape
-    # The kernel's own causal mask begins in the upper left corner, and so fits square scores only.
+    # The kernel's own causal mask begins in the upper left corner, and so would fit square scores only.
     mask = upper_triangle(num_rows, keys.shape[1], grouped.device).repeat(group, 1).to(grouped.dtype)
     stacked = grouped.reshape(1, num_kv_heads, group * num_rows, head_dim)
-    return flash(stacked, keys[None], values[None], scale, mask=mask[None, None])
+    return flash(stacked, keys[None], values[None], scale, mask[None, None])
 
 
 def _by_products(
@@ -173,12 +169,19 @@ def _tile(
     scores = product(rows.reshape(group * num_rows, head_dim), keys)
     if hidden is not None:
         scores.view(group, num_rows, -1)[:, :, -num_rows:] += hidden
-    highest = None if lse is None else scores.amax(-1)
-    torch.softmax(scores, -1, out=scores)
-    if lse is not None and highest is not None:
-        # The highest probability is exp(highest score - log-sum-exp), and never underflows.
-        lse.copy_((highest - scores.amax(-1).log()).view(lse.shape))
+    if lse is None:
+        torch.softmax(scores, -1, out=scores)
+    else:
+        lse.copy_(_softmax(scores).view(lse.shape))
     out.copy_(product(scores, values.t()).view(out.shape))
+
+
+def _softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Turns scores [..., S] into probabilities, in place, and returns their log-sum-exp [...]."""
+    highest = scores.amax(-1)
+    torch.softmax(scores, -1, out=scores)
+    # The highest probability is exp(highest score - log-sum-exp), and never underflows.
+    return highest - scores.amax(-1).log()
 
 
 def product(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

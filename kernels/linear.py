@@ -20,13 +20,11 @@ LAYOUT_ROWS = 256
 # Activations by oneDNN's name and algorithm, and as torch has them.
 SILU = ("swish", "")
 GELU_TANH = ("gelu", "tanh")
-GELU = ("gelu", "none")
 NONE = ("none", "")
 Activation = tuple[str, str]
 _PLAIN: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     NONE: lambda rows: rows,
     SILU: F.silu,
-    GELU: F.gelu,
     GELU_TANH: partial(F.gelu, approximate="tanh"),
 }
 
@@ -128,11 +126,6 @@ def can_pack(weight: torch.Tensor) -> bool:
     if weight.dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return weight.dtype is torch.float32
-
-
-def products_are_packed(tensor: torch.Tensor) -> bool:
-    """Whether products with a tensor of this kind are best left to oneDNN: float32 on the CPU."""
-    return tensor.dtype is torch.float32 and tensor.device.type == "cpu" and _has_operators()
 
 
 @cache
