@@ -50,4 +50,4 @@ class Bfloat16Language(in_process.Worker):
     """The language half computes in bfloat16, keys and values with it."""
 
     def _load_half(self, model_dir: Path) -> LoadedLanguage:
-        return load_language(model_dir, dtype="bfloat16", device=self._device)
+        return load_language(model_dir, dtype="bfloat16", device=self._setup.device)

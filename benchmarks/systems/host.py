@@ -12,21 +12,14 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from benchmarks.systems.system import Setup
 from benchmarks.workload import Outcome, Workload, workload_from_json
 
 
 class Worker(Protocol):
     """What a hosted system's class offers."""
 
-    def start(
-        self,
-        checkpoint: str,
-        kv_tokens: int | None,
-        threads: int,
-        cores: Sequence[int],
-        device: str = "cpu",
-        dtype: str = "auto",
-    ) -> None:
+    def start(self, setup: Setup) -> None:
         """Loads the model."""
 
     def run(self, workload: Workload, paths: Sequence[str]) -> Outcome:
@@ -58,7 +51,7 @@ def _obey(worker: Worker, message: dict[str, Any]) -> dict[str, Any]:
         gc.collect()
         return worker.run(workload_from_json(message["workload"]), message["paths"]).to_json()
     if order == "start":
-        worker.start(**message)
+        worker.start(Setup(**{**message, "cores": tuple(message["cores"])}))
     elif order == "restart":
         worker.restart()
     return {}

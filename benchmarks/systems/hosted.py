@@ -57,7 +57,6 @@ class Hosted:
                 "start",
                 checkpoint=str(checkpoint),
                 kv_tokens=kv_tokens,
-                threads=threads,
                 cores=list(range(door * threads, (door + 1) * threads)),
                 device=self._place.device,
                 dtype=self._place.dtype,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from benchmarks.systems.system import KV_BYTES
+from benchmarks.systems.system import KV_BYTES, Setup
 from benchmarks.workload import Answer, Outcome, Question, Workload
 from checkpoint import LoadedLanguage, load_language, load_vision
 from kernels import keep_freed_memory, leave_threads_to_the_model
@@ -41,35 +41,25 @@ class _Asked:
 class Worker:
     """One tower and one engine. Embeddings are kept by picture, as Redis would keep their entries."""
 
-    def start(
-        self,
-        checkpoint: str,
-        kv_tokens: int | None,
-        threads: int,
-        cores: Sequence[int],
-        device: str = "cpu",
-        dtype: str = "auto",
-    ) -> None:
+    def start(self, setup: Setup) -> None:
         """Loads both halves."""
         keep_freed_memory()
-        self._threads = leave_threads_to_the_model(threads)
-        model_dir = Path(checkpoint)
-        self._device, self._dtype = device, dtype
+        self._setup = setup
+        self._threads = leave_threads_to_the_model(setup.threads)
+        model_dir = Path(setup.checkpoint)
         self._tower = self._load_tower(model_dir)
         self._preprocessor = ImagePreprocessor(model_dir)
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
         self._half = self._load_half(model_dir)
         self._prompts = PromptBuilder(self._tokenizer, token_facts(self._half, self._tokenizer))
-        self._kv_tokens = kv_tokens
-        self._checkpoint = checkpoint
         self._images: dict[str, tuple[ImageRef, ImageEmbedding]] = {}
         self._engine = self._open_engine()
 
     def _load_tower(self, model_dir: Path) -> VisionTower:
-        return VisionTower(load_vision(model_dir, dtype=self._dtype, device=self._device))
+        return VisionTower(load_vision(model_dir, dtype=self._setup.dtype, device=self._setup.device))
 
     def _load_half(self, model_dir: Path) -> LoadedLanguage:
-        return load_language(model_dir, dtype=self._dtype, device=self._device)
+        return load_language(model_dir, dtype=self._setup.dtype, device=self._setup.device)
 
     def _entry(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor of an embedding, as an entry keeps it."""
@@ -79,14 +69,15 @@ class Worker:
         text = self._half.description.config.text_config
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         token_bytes = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self._half.dtype.itemsize
-        kv_bytes = KV_BYTES if self._kv_tokens is None else self._kv_tokens * token_bytes
+        kv_tokens = self._setup.kv_tokens
+        kv_bytes = KV_BYTES if kv_tokens is None else kv_tokens * token_bytes
         settings = LanguageSettings(
-            self._checkpoint,
+            self._setup.checkpoint,
             "",
             "memory://",
             (),
-            dtype=self._dtype,
-            device=self._device,
+            dtype=self._setup.dtype,
+            device=self._setup.device,
             kv_bytes=kv_bytes,
             threads=self._threads,
         )

@@ -32,6 +32,30 @@ CPU = Place()
 
 
 @dataclass(frozen=True, slots=True)
+class Setup:
+    """What a worker process of a system is told at its start.
+
+    Attributes:
+        checkpoint: Its directory.
+        kv_tokens: Room for keys and values; None: plenty.
+        cores: That are its own, as many as threads.
+        device: As torch names it.
+        dtype: Of the weights, or auto.
+    """
+
+    checkpoint: str
+    kv_tokens: int | None
+    cores: tuple[int, ...]
+    device: str = "cpu"
+    dtype: str = "auto"
+
+    @property
+    def threads(self) -> int:
+        """Of the process."""
+        return len(self.cores)
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessMemory:
     """The largest resident memory of a process so far, in bytes; `half` says what it holds."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.systems.system import Setup
 from benchmarks.workload import Answer, Outcome, Question, Workload
 
 BLOCK_TOKENS = 32
@@ -36,21 +37,14 @@ class _Asked:
 class Worker:
     """One engine."""
 
-    def start(
-        self,
-        checkpoint: str,
-        kv_tokens: int | None,
-        threads: int,
-        cores: Sequence[int],
-        device: str = "cpu",
-        dtype: str = "auto",
-    ) -> None:
+    def start(self, setup: Setup) -> None:
         """Loads the model into an engine. This is the CPU's build: it takes no other device."""
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(KV_GIB)
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, setup.cores))
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         self._numbers = iter(range(1 << 62))
-        self._open(checkpoint, None if kv_tokens is None else -(-kv_tokens // BLOCK_TOKENS) + 1)
+        blocks = None if setup.kv_tokens is None else -(-setup.kv_tokens // BLOCK_TOKENS) + 1
+        self._open(setup.checkpoint, blocks)
 
     def _open(self, checkpoint: str, blocks: int | None) -> None:
         from vllm import LLM  # type: ignore[import-not-found,unused-ignore]  # of another environment

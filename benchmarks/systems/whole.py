@@ -9,6 +9,7 @@ import torch
 import transformers
 from PIL import Image
 
+from benchmarks.systems.system import Setup
 from benchmarks.workload import Answer, Outcome, Question, Workload
 
 PLACEHOLDER = "<|image_pad|>"
@@ -79,18 +80,10 @@ class Worker:
 
     batch_size = 1
 
-    def start(
-        self,
-        checkpoint: str,
-        kv_tokens: int | None,
-        threads: int,
-        cores: Sequence[int],
-        device: str = "cpu",
-        dtype: str = "auto",
-    ) -> None:
+    def start(self, setup: Setup) -> None:
         """Loads the model. Room for keys and values is what a batch needs; nothing is kept."""
-        torch.set_num_threads(threads)
-        self.whole = WholeModel(Path(checkpoint), device, dtype)
+        torch.set_num_threads(setup.threads)
+        self.whole = WholeModel(Path(setup.checkpoint), setup.device, setup.dtype)
 
     def run(self, workload: Workload, paths: Sequence[str]) -> Outcome:
         """Batch after batch."""

@@ -14,7 +14,7 @@ from benchmarks.options import int8
 from benchmarks.options.table import EXACT, OPTIONS, check_names, markdown, open_option, rows
 from benchmarks.options.workers import Bfloat16Entries, Float16Entries, Int8Language
 from benchmarks.results import Report, SystemResult, WorkloadResult
-from benchmarks.systems.system import CPU
+from benchmarks.systems.system import CPU, Setup
 from kernels.linear import SILU, PlainLinear
 from lm_server import layers
 
@@ -53,7 +53,7 @@ def test_the_engine_steps_through_int8_layers(tiny_checkpoint: Path, monkeypatch
     """Its layers are made of them, the output layer is one, and the engine's own way of making them is tried."""
     monkeypatch.setattr(layers, "make_linear", layers.make_linear)
     worker = Int8Language()
-    worker.start(str(tiny_checkpoint), 256, 1, [0])
+    worker.start(Setup(str(tiny_checkpoint), kv_tokens=256, cores=(0,)))
     worker._engine.stop()
     model = worker._half.model
     assert isinstance(model.lm_head, int8.Int8Linear)
