@@ -6,7 +6,6 @@ the same with all weights. Nothing is timed, so the language worker may be asked
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ from benchmarks.bars import Bar
 from benchmarks.checkpoints import RECIPES, Recipe, make
 from benchmarks.errors import BenchmarkError, SystemFailed
 from benchmarks.limit import shape_of
-from benchmarks.results import DIRECTORY
+from benchmarks.results import DIRECTORY, write_table, write_values
 from benchmarks.systems.hosted import ROOT
 from benchmarks.systems.memory import processor_s, resident_bytes
 from benchmarks.systems.over_http import OverHttp
@@ -230,11 +229,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     text = markdown(found)
     console.out(text, highlight=False)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.title}.md").write_text(text)
+    write_table(options.out, options.title, text)
     where = {"machine": machine.machine(), "command": machine.command("benchmarks.footprint")}
     values = {**where, "footprint": asdict(found)}
-    (options.out / f"{options.title}.json").write_text(json.dumps(values, indent=1) + "\n")
+    write_values(options.out, options.title, values)
     return 0
 
 

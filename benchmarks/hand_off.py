@@ -6,7 +6,6 @@ an entry on either side of the store, in GB/s.
 
 import argparse
 import asyncio
-import json
 import shutil
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks import machine
-from benchmarks.results import DIRECTORY
+from benchmarks.results import DIRECTORY, write_table, write_values
 from cache import BytesLike, Entry, StoreLimits, decode, encode, open_store
 from cache.tensors import check_finite, from_torch
 from lookonce import embedded
@@ -279,9 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     program = shutil.which("redis-server") or embedded.find_program()
     found = run(program, [float(size) for size in options.mib.split(",")], TRANSPORTS, options.repeats)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.title}.json").write_text(json.dumps(asdict(found), indent=1) + "\n")
-    (options.out / f"{options.title}.md").write_text(markdown(found))
+    write_values(options.out, options.title, asdict(found))
+    write_table(options.out, options.title, markdown(found))
     Console().print(Markdown(markdown(found)))
     return 0
 

@@ -6,7 +6,6 @@ client leaves at the deadline.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from benchmarks import bars, machine
 from benchmarks.bars import SERVED, Bar
 from benchmarks.checkpoints import RECIPES, Recipe, make
 from benchmarks.errors import BenchmarkError, SystemFailed
-from benchmarks.results import DIRECTORY
+from benchmarks.results import DIRECTORY, write_table, write_values
 from benchmarks.systems.registry import check_names, open_system
 from benchmarks.systems.system import CPU, Place, System
 from benchmarks.workload import Outcome
@@ -238,9 +237,8 @@ def write(curves: dict[str, list[Point]], setting: Setting, directory: Path, tit
     """Prints the table; writes it, the numbers and the plot."""
     text = markdown(curves, setting)
     console.out(text, highlight=False)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{title}.md").write_text(text)
-    (directory / f"{title}.json").write_text(json.dumps(_values(curves, setting), indent=1) + "\n")
+    write_table(directory, title, text)
+    write_values(directory, title, _values(curves, setting))
     try:
         draw(curves, setting, directory / f"{title}.png")
     except ImportError:

@@ -21,7 +21,7 @@ from benchmarks.bars import Bar
 from benchmarks.checkpoints import RECIPES, Recipe, make
 from benchmarks.comparing import compare
 from benchmarks.errors import BenchmarkError, SystemFailed, UnknownName
-from benchmarks.results import DIRECTORY
+from benchmarks.results import DIRECTORY, write_table, write_values
 from benchmarks.systems.hosted import ROOT
 from benchmarks.systems.registry import REFERENCE, open_system
 from benchmarks.systems.system import CPU, Place
@@ -218,11 +218,10 @@ def write(results: Sequence[ModelResult], directory: Path, title: str, console: 
     """Prints the tables; writes them and the numbers."""
     text = markdown(results)
     console.out(text, highlight=False)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{title}.md").write_text(text)
+    write_table(directory, title, text)
     where = {"machine": machine.machine(), "command": machine.command("benchmarks.real_shapes")}
     values = {**where, "models": [asdict(result) for result in results]}
-    (directory / f"{title}.json").write_text(json.dumps(values, indent=1) + "\n")
+    write_values(directory, title, values)
 
 
 def results_from_json(values: Sequence[dict[str, Any]]) -> list[ModelResult]:

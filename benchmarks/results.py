@@ -90,10 +90,23 @@ class Report:
 
     def save(self, directory: Path = DIRECTORY) -> Path:
         """Writes `<title>.json` and returns its path."""
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{self.title}.json"
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        return path
+        return write_values(directory, self.title, asdict(self))
+
+
+def write_values(directory: Path, title: str, values: Any) -> Path:
+    """Writes JSON values to `<title>.json`, makes its directory if need be, and returns its path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{title}.json"
+    path.write_text(json.dumps(values, indent=1) + "\n")
+    return path
+
+
+def write_table(directory: Path, title: str, text: str) -> Path:
+    """Writes Markdown to `<title>.md`, makes its directory if need be, and returns its path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{title}.md"
+    path.write_text(text)
+    return path
 
 
 def load(path: Path) -> Report:

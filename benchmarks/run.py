@@ -13,7 +13,7 @@ from benchmarks.checkpoints import RECIPES, make
 from benchmarks.errors import BenchmarkError, UnknownName
 from benchmarks.limit import has_limit, limit_of, shape_of
 from benchmarks.measuring import Plan, measure
-from benchmarks.results import DIRECTORY, Report
+from benchmarks.results import DIRECTORY, Report, write_table
 from benchmarks.systems.registry import PEER, check_names, present
 from benchmarks.workloads import BUILDERS, TINY, Scale
 
@@ -75,9 +75,7 @@ def add_limits(found: Report, plan: Plan) -> None:
 
 def write(found: Report, directory: Path) -> list[Path]:
     """Writes JSON, Markdown and plots; without matplotlib no plots."""
-    text = directory / f"{found.title}.md"
-    paths = [found.save(directory), text]
-    text.write_text(report.markdown(found))
+    paths = [found.save(directory), write_table(directory, found.title, report.markdown(found))]
     try:
         from benchmarks.plots import draw
 

@@ -8,7 +8,6 @@ the tower alone with the same images, in turn: what is left of the whole is what
 import argparse
 import asyncio
 import io
-import json
 import math
 import shutil
 import sys
@@ -32,7 +31,7 @@ from transformers import AutoImageProcessor
 from benchmarks import machine
 from benchmarks.checkpoints import make
 from benchmarks.hand_off import serving
-from benchmarks.results import DIRECTORY
+from benchmarks.results import DIRECTORY, write_table, write_values
 from benchmarks.systems.system import THREADS
 from cache import Entry, encode
 from cache.tensors import check_finite, from_torch
@@ -341,9 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the arguments say; the exit status."""
     options = _parser().parse_args(arguments)
     found = run(options.recipe, FILES[: options.files], options.images, options.threads, options.repeats)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.title}.json").write_text(json.dumps(asdict(found), indent=1) + "\n")
-    (options.out / f"{options.title}.md").write_text(markdown(found))
+    write_values(options.out, options.title, asdict(found))
+    write_table(options.out, options.title, markdown(found))
     Console().print(Markdown(markdown(found)))
     return 0
 

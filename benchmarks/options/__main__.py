@@ -1,7 +1,6 @@
 """`python -m benchmarks.options`: each option's speed, and how far its answers are those of the exact engine."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.measuring import Plan, measure
 from benchmarks.options.table import EXACT, OPTIONS, check_names, markdown, open_option
 from benchmarks.real_shapes import check_recipes
-from benchmarks.results import DIRECTORY, Report
+from benchmarks.results import DIRECTORY, Report, write_table, write_values
 from benchmarks.workloads import TINY, Scale
 
 MODULE = "benchmarks.options"
@@ -57,10 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     text = markdown(found, RECIPES, left_out)
     console.out(text, highlight=False)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.title}.md").write_text(text)
+    write_table(options.out, options.title, text)
     values = {"options": [asdict(one) for one in found], "left_out": left_out}
-    (options.out / f"{options.title}.json").write_text(json.dumps(values, indent=1) + "\n")
+    write_values(options.out, options.title, values)
     return 0
 
 
