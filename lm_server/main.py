@@ -14,7 +14,15 @@ from types import FrameType
 import transformers
 
 from cache import ENTRY_FORMAT, InvalidStoreUrl, Store, StoreLimits, open_store
-from checkpoint import CheckpointError, LoadedLanguage, LoadOptionError, UnsupportedFamily, identity, load_language
+from checkpoint import (
+    CheckpointError,
+    CheckpointIdentity,
+    LoadedLanguage,
+    LoadOptionError,
+    UnsupportedFamily,
+    identity,
+    load_language,
+)
 from kernels import keep_freed_memory, leave_threads_to_the_model
 from lm_server.answering import Answerer, TokenLimits
 from lm_server.disk import DiskFolder, DiskUnusable
@@ -116,20 +124,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
         TokenLimits(description.context_tokens, settings.default_max_tokens),
     )
     limits = RequestLimits(settings.max_images, settings.max_choices, settings.max_questions)
-    facts = WorkerFacts(
-        model=settings.model_name or description.name,
-        family=description.family,
-        checkpoint_config=checkpoint.config,
-        checkpoint_vision=checkpoint.vision,
-        checkpoint_language=checkpoint.language,
-        dtype=str(half.dtype).removeprefix("torch."),
-        device=settings.device,
-        hidden_size=description.hidden_size,
-        context_tokens=description.context_tokens,
-        tensors=half.report.tensors,
-        parameters=half.report.parameters,
-        bytes_read=half.report.bytes_read,
-    )
+    facts = _facts(settings, half, checkpoint)
     server = GrpcServer((SERVICE,), max_message_bytes=settings.max_request_bytes)
     servicer = LanguageServicer(answerer, engine, pairing, store, facts, limits)
     language_pb2_grpc.add_LanguageServiceServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
@@ -148,6 +143,25 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
         if store is not None:
             await store.close()
     return int(engine.is_broken)
+
+
+def _facts(settings: LanguageSettings, half: LoadedLanguage, checkpoint: CheckpointIdentity) -> WorkerFacts:
+    """What the worker says of itself."""
+    description, report = half.description, half.report
+    return WorkerFacts(
+        model=settings.model_name or description.name,
+        family=description.family,
+        checkpoint_config=checkpoint.config,
+        checkpoint_vision=checkpoint.vision,
+        checkpoint_language=checkpoint.language,
+        dtype=str(half.dtype).removeprefix("torch."),
+        device=settings.device,
+        hidden_size=description.hidden_size,
+        context_tokens=description.context_tokens,
+        tensors=report.tensors,
+        parameters=report.parameters,
+        bytes_read=report.bytes_read,
+    )
 
 
 def make_engine(

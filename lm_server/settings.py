@@ -36,7 +36,7 @@ class LanguageSettings:
     kv_disk_dir: str | None = None
     # The most that is kept in kv_disk_dir.
     kv_disk_bytes: int = 8192 * MIB
-    # Rows of one step. A stream waits at most for one step, so this bounds its stalls.
+    # Rows of one step while a stream runs. It waits at most for one step, so this bounds its stalls.
     max_step_rows: int = 512
     # Questions decoding together.
     max_running: int = 256

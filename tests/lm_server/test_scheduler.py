@@ -149,6 +149,16 @@ def test_a_forgotten_image_is_never_found_again() -> None:
     assert made.ledger.used_tokens == 0
 
 
+def test_a_step_is_long_only_while_no_stream_waits_for_it() -> None:
+    """With nothing decoding a whole prompt goes in at once; beside a stream it is cut to the row limit."""
+    made = scheduler(max_rows=16, max_rows_alone=100)
+    made.add(sequence(prompt(60), max_tokens=4))
+    assert [run.num_rows for run in step(made).runs] == [60]
+    made.add(sequence(prompt(60), max_tokens=4))
+    beside = [run.num_rows for run in step(made).runs]
+    assert beside == [1, 15]
+
+
 @pytest.mark.parametrize(("max_tokens", "num_generated"), [(16, 16), (512, 16), (512, 80)])
 def test_many_questions_take_the_prefix_once_and_their_own_tails(max_tokens: int, num_generated: int) -> None:
     """Room for 32 questions on one image is the prefix and 32 tails, whatever they might still generate."""
