@@ -1,7 +1,7 @@
 """Faster forms of what both halves compute, equal to torch's own up to rounding."""
 
 from kernels.linear import PackedLinear, PlainLinear, make_linear, pack_linears, pack_patch_embedding
-from kernels.process import keep_freed_memory, leave_threads_to_the_model
+from kernels.process import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from kernels.tower import pack_tower_blocks
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "pack_linears",
     "pack_patch_embedding",
     "pack_tower_blocks",
+    "return_freed_memory",
 ]

@@ -13,19 +13,31 @@ _ARENA_MAX = -8
 _MIB = 1 << 20
 
 
+def return_freed_memory() -> bool:
+    """Has glibc give every large block back as soon as it is freed; whether it could be told.
+
+    For loading: a weight and its packed form differ a little in size, so that in a heap neither would ever fit where
+    the other was, and both would stay. Call it before any thread is started.
+    """
+    return _tell({_ARENA_MAX: 1, _MMAP_THRESHOLD: _MIB // 8})
+
+
 def keep_freed_memory() -> bool:
     """Lets glibc keep what is freed for the next layer, which wants the same sizes again; whether it could be told.
 
     By default every large tensor is mapped anew and its pages are zeroed by the kernel at first touch, which in a
-    forward pass costs up to as much as the arithmetic on them. Call it before any thread is started.
+    forward pass costs up to as much as the arithmetic on them.
     """
+    # 32 MiB is the largest threshold that glibc takes; blocks beyond it are mapped one by one.
+    return _tell({_MMAP_THRESHOLD: 32 * _MIB, _TRIM_THRESHOLD: 1024 * _MIB, _TOP_PAD: 16 * _MIB})
+
+
+def _tell(wanted: dict[int, int]) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         # Another C library, which has ways of its own.
         return False
-    # 32 MiB is the largest threshold that glibc takes; blocks beyond it are mapped one by one.
-    wanted = {_ARENA_MAX: 1, _MMAP_THRESHOLD: 32 * _MIB, _TRIM_THRESHOLD: 1024 * _MIB, _TOP_PAD: 16 * _MIB}
     told = [mallopt(parameter, value) == 1 for parameter, value in wanted.items()]
     return all(told)
 

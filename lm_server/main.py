@@ -23,7 +23,7 @@ from checkpoint import (
     identity,
     load_language,
 )
-from kernels import keep_freed_memory, leave_threads_to_the_model
+from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from lm_server.answering import Answerer, TokenLimits
 from lm_server.disk import DiskFolder, DiskUnusable
 from lm_server.engine import Engine
@@ -53,7 +53,7 @@ def run(settings: LanguageSettings) -> int:
     configure("language", settings.log_level)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    keep_freed_memory()
+    return_freed_memory()
     settings = replace(settings, threads=leave_threads_to_the_model(settings.threads))
     try:
         store = _open_store(settings)
@@ -117,6 +117,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     tokenizer = _tokenizer(settings.model)
     # A worker that can answer nothing leaves, so that whoever watches it knows.
     engine = make_engine(settings, half, tokenizer, partial(os.kill, os.getpid(), signal.SIGTERM))
+    keep_freed_memory()
     answerer = Answerer(
         engine,
         PromptBuilder(tokenizer, token_facts(half, tokenizer)),

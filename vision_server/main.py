@@ -12,7 +12,7 @@ from types import FrameType
 from cache import ENTRY_FORMAT, CacheError, EntryCache, StoreLimits, open_store
 from cache.header import ITEM_BYTES
 from checkpoint import CheckpointError, LoadedVision, LoadOptionError, dtype_name, fingerprint, identity, load_vision
-from kernels import keep_freed_memory, leave_threads_to_the_model
+from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import RpcError
 from rpc.server import GrpcServer, serve_until_signal
@@ -42,7 +42,7 @@ def run(settings: VisionSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        keep_freed_memory()
+        return_freed_memory()
         worker = VisionWorker(replace(settings, threads=leave_threads_to_the_model(settings.threads)))
         asyncio.run(worker.serve())
     except (CheckpointError, LoadOptionError, CacheError, RpcError) as exc:
@@ -69,6 +69,7 @@ class VisionWorker:
     async def serve(self) -> None:
         """Serves until a signal. Raises `rpc.errors.Unavailable` where the address cannot be bound."""
         images = self.open_images()
+        keep_freed_memory()
         server = self.open_server(images)
 
         async def ready(port: int) -> None:

@@ -14,7 +14,7 @@ import transformers
 from benchmarks.systems.system import KV_BYTES, Setup
 from benchmarks.workload import Answer, Outcome, Question, Workload
 from checkpoint import LoadedLanguage, load_language, load_vision
-from kernels import keep_freed_memory, leave_threads_to_the_model
+from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
 from lm_server.main import make_engine, token_facts
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
@@ -43,7 +43,7 @@ class Worker:
 
     def start(self, setup: Setup) -> None:
         """Loads both halves."""
-        keep_freed_memory()
+        return_freed_memory()
         self._setup = setup
         self._threads = leave_threads_to_the_model(setup.threads)
         model_dir = Path(setup.checkpoint)
@@ -54,6 +54,7 @@ class Worker:
         self._prompts = PromptBuilder(self._tokenizer, token_facts(self._half, self._tokenizer))
         self._images: dict[str, tuple[ImageRef, ImageEmbedding]] = {}
         self._engine = self._open_engine()
+        keep_freed_memory()
 
     def _load_tower(self, model_dir: Path) -> VisionTower:
         return VisionTower(load_vision(model_dir, dtype=self._setup.dtype, device=self._setup.device))
