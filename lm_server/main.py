@@ -23,7 +23,7 @@ from checkpoint import (
     identity,
     load_language,
 )
-from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
+from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model, open_turns, return_freed_memory
 from lm_server.answering import Answerer, TokenLimits
 from lm_server.disk import DiskFolder, DiskUnusable
 from lm_server.engine import Engine
@@ -65,7 +65,15 @@ def run(settings: LanguageSettings) -> int:
             offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
         )
         return asyncio.run(_serve(settings, half, store))
-    except (CheckpointError, UnsupportedFamily, LoadOptionError, InvalidStoreUrl, DiskUnusable, RpcError) as exc:
+    except (
+        CheckpointError,
+        UnsupportedFamily,
+        LoadOptionError,
+        InvalidStoreUrl,
+        DiskUnusable,
+        TurnsUnusable,
+        RpcError,
+    ) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message says it all to an operator
         return 1
 
@@ -168,8 +176,9 @@ def _facts(settings: LanguageSettings, half: LoadedLanguage, checkpoint: Checkpo
 def make_engine(
     settings: LanguageSettings, half: LoadedLanguage, tokenizer: object, on_broken: Callable[[], None] = lambda: None
 ) -> Engine:
-    """The engine of a loaded half, its thread not yet started. Raises `DiskUnusable`."""
-    runner = ModelRunner(half.model, settings.kv_bytes, settings.threads)
+    """The engine of a loaded half, its thread not yet started. Raises `DiskUnusable`, `TurnsUnusable`."""
+    turns = open_turns(settings.turns, settings.threads, settings.device)
+    runner = ModelRunner(half.model, settings.kv_bytes, settings.threads, turns)
     on_accelerator = any(weight.device.type not in ("cpu", "meta") for weight in half.model.parameters())
     ledger = KvLedger(runner.kv_tokens, lower_tiers(settings, runner.kv_bytes_per_token, on_accelerator=on_accelerator))
     limits = SchedulerLimits(max_rows=settings.max_step_rows, max_running=settings.max_running)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels import pack_linears
+from kernels import Alone, Turns, pack_linears
 from kernels.rotary import rotation
 from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
@@ -58,11 +58,14 @@ class ModelRunner:
 
     `model` is a Qwen-VL ForConditionalGeneration without its vision tower; its linear layers are packed where that can
     be done. `kv_bytes` bounds the key/value memory. `threads` is what torch may use in the thread that calls `run`;
-    None leaves it as it is there.
+    None leaves it as it is there. `turns` are taken for every step.
     """
 
-    def __init__(self, model: Any, kv_bytes: int, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Any, kv_bytes: int, threads: int | None = None, turns: Turns | Alone | None = None
+    ) -> None:
         self._threads = threads
+        self._turns = turns or Alone()
         self._text = model.model.language_model
         self.layers = make_layers(self._text)
         pack_linears(model)
@@ -88,6 +91,10 @@ class ModelRunner:
         if self._threads is not None:
             torch.set_num_threads(self._threads)
             self._threads = None
+        with self._turns.taken():
+            return self._compute(runs)
+
+    def _compute(self, runs: Sequence[Run]) -> Mapping[int, NextTokens]:
         ordered = order_runs(runs)
         self.memory.place(run.block for run in ordered)
         wanted = _wanted(ordered)

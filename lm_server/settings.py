@@ -62,6 +62,9 @@ class LanguageSettings:
     grace_s: float = 20.0
     # torch's threads; None leaves torch's choice.
     threads: int | None = None
+    # A file through which workers that share this machine's cores take turns, made where it is missing; the same for
+    # all of them. None: they compete, and are several times slower when both have work.
+    turns: str | None = None
     # debug, info, warning or error.
     log_level: str = "info"
 

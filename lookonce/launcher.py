@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -23,6 +24,7 @@ from lookonce.terminal import HalfInfo, Terminal
 from rpc.errors import RpcError
 
 CACHE = "cache"
+TURNS = "turns"
 POLL_S = 0.1
 CALL_S = 5.0
 # After this, what keeps the halves from pairing is shown.
@@ -51,7 +53,8 @@ class Deployment:
 
     async def start(self) -> None:
         """Starts everything, and returns when the halves are paired. Raises `ChildDied`, `NoEmbeddedStore`."""
-        settings = await self._start_store()
+        directory = self._directory.enter_context(embedded.private_directory())
+        settings = (await self._start_store(directory)).with_turns(str(directory / TURNS))
         await self._start_lookonce("vision", settings.vision)
         await self._start_lookonce("language", settings.language)
         await self._start_lookonce("gateway", settings.gateway)
@@ -106,12 +109,11 @@ class Deployment:
         if not await self._children[name].stop(grace_s):
             self._terminal.problem(f"the {name} process did not end in {grace_s:g} s and was killed")
 
-    async def _start_store(self) -> ServeSettings:
+    async def _start_store(self, directory: Path) -> ServeSettings:
         settings = self._settings
         if settings.cache_bytes is None:
             return settings
         program = embedded.find_program()
-        directory = self._directory.enter_context(embedded.private_directory())
         largest = max(settings.vision.max_entry_bytes, settings.vision.max_image_bytes)
         command = embedded.server_command(program, directory, settings.cache_bytes, largest)
         store = await self._start("store", command, unmarked_level="info")

@@ -32,6 +32,7 @@ BY_NAME: Mapping[str, Kind] = {
     "offload_folder": kinds.FILE,
     "kv_disk_dir": kinds.FILE,
     "tokens_file": kinds.FILE,
+    "turns": kinds.FILE,
 }
 BY_SUFFIX: Mapping[str, Kind] = {"_bytes": kinds.SIZES, "_s": kinds.SECONDS}
 BY_TYPE: Mapping[object, Kind] = {int: kinds.COUNT, str: kinds.TEXT, tuple[str, ...]: kinds.HOST_PORTS}

@@ -74,6 +74,14 @@ class ServeSettings:
             language=dataclasses.replace(self.language, cache=url),
         )
 
+    def with_turns(self, path: str) -> "ServeSettings":
+        """The same with workers that take turns through a file there, unless they were told another."""
+        return dataclasses.replace(
+            self,
+            vision=dataclasses.replace(self.vision, turns=self.vision.turns or path),
+            language=dataclasses.replace(self.language, turns=self.language.turns or path),
+        )
+
 
 def serve_options() -> tuple[tuple[Setting, str | None], ...]:
     """Every setting of every process, once, with the panel of --help where it is shown."""

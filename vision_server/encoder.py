@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from checkpoint import LoadedVision
-from kernels import pack_linears, pack_patch_embedding, pack_tower_blocks
+from kernels import Alone, Turns, pack_linears, pack_patch_embedding, pack_tower_blocks
 from vision_server.preprocess import PreparedImage
 
 
@@ -23,11 +23,13 @@ class Embedding:
 class VisionTower:
     """A loaded vision half, which it packs where that can be done. Owned by one thread.
 
-    `threads` is what torch may use in the thread that calls `encode`; None leaves it as it is there.
+    `threads` is what torch may use in the thread that calls `encode`; None leaves it as it is there. `turns` are taken
+    to encode, and passed on between the tower's blocks.
     """
 
-    def __init__(self, loaded: LoadedVision, threads: int | None = None) -> None:
+    def __init__(self, loaded: LoadedVision, threads: int | None = None, turns: Turns | Alone | None = None) -> None:
         self._threads = threads
+        self._turns = turns or Alone()
         self._model = loaded.model
         self._dtype = loaded.dtype
         self._merge_size = loaded.description.spatial_merge_size
@@ -35,6 +37,8 @@ class VisionTower:
         pack_patch_embedding(loaded.model)
         pack_tower_blocks(loaded.model)
         pack_linears(loaded.model)
+        for block in getattr(loaded.model, "blocks", ()):
+            block.register_forward_pre_hook(lambda *_: self._turns.pass_on())
 
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage]) -> list[Embedding]:
@@ -44,7 +48,8 @@ class VisionTower:
             self._threads = None
         patches = torch.cat([image.patches for image in images]).to(self._device, self._dtype)
         grids = torch.tensor([image.grid for image in images], dtype=torch.int64, device=self._device)
-        output = self._model(patches, grid_thw=grids, return_dict=True)
+        with self._turns.taken():
+            output = self._model(patches, grid_thw=grids, return_dict=True)
         counts = [t * h * w // self._merge_size**2 for t, h, w in (image.grid for image in images)]
         layers = getattr(output, "deepstack_features", None) or []
         merged, *deepstack = (_split(tensor, counts) for tensor in (output.pooler_output, *layers))

@@ -12,7 +12,7 @@ from types import FrameType
 from cache import ENTRY_FORMAT, CacheError, EntryCache, StoreLimits, open_store
 from cache.header import ITEM_BYTES
 from checkpoint import CheckpointError, LoadedVision, LoadOptionError, dtype_name, fingerprint, identity, load_vision
-from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
+from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model, open_turns, return_freed_memory
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import RpcError
 from rpc.server import GrpcServer, serve_until_signal
@@ -45,7 +45,7 @@ def run(settings: VisionSettings) -> int:
         return_freed_memory()
         worker = VisionWorker(replace(settings, threads=leave_threads_to_the_model(settings.threads)))
         asyncio.run(worker.serve())
-    except (CheckpointError, LoadOptionError, CacheError, RpcError) as exc:
+    except (CheckpointError, LoadOptionError, CacheError, TurnsUnusable, RpcError) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message names it; a traceback would bury it
         return 1
     return 0
@@ -54,11 +54,12 @@ def run(settings: VisionSettings) -> int:
 class VisionWorker:
     """Everything of one worker that exists before its event loop: model, preprocessor, store.
 
-    Raises `CheckpointError`, `LoadOptionError`, `cache.CacheError`.
+    Raises `CheckpointError`, `LoadOptionError`, `cache.CacheError`, `TurnsUnusable`.
     """
 
     def __init__(self, settings: VisionSettings) -> None:
         self.settings = settings
+        self.turns = open_turns(settings.turns, settings.threads, settings.device)
         self.store = open_store(settings.cache, _store_limits(settings))
         model_dir = Path(settings.model)
         self.loaded = load_vision(model_dir, dtype=settings.dtype, device=settings.device)
@@ -86,7 +87,7 @@ class VisionWorker:
         """The worker's images, on the running event loop."""
         settings = self.settings
         pipeline = EncodingPipeline(
-            VisionTower(self.loaded, settings.threads),
+            VisionTower(self.loaded, settings.threads, self.turns),
             self.preprocessor,
             self.form,
             ImageLimits(settings.max_image_pixels),

@@ -53,6 +53,9 @@ class VisionSettings:
     grace_s: float = 20.0
     # CPU threads for the model; None leaves torch's own choice.
     threads: int | None = None
+    # A file through which workers that share this machine's cores take turns, made where it is missing; the same for
+    # all of them. None: they compete, and are several times slower when both have work.
+    turns: str | None = None
     # debug, info, warning or error.
     log_level: str = "info"
 

@@ -57,6 +57,9 @@ class Deployment:
         self.vision, self.language = addresses[0], tuple(addresses[1 : 1 + doors])
         store = self._start_store()
         worker = ["--model", str(checkpoint), "--log-level", "warning", "--cache", store]
+        # As `lookonce serve` does, where all workers share the cores.
+        turns = self._held.enter_context(embedded.private_directory()) / "turns"
+        worker += ["--turns", str(turns)]
         worker += ["--device", self.place.device, "--dtype", self.place.dtype]
         vision = [*worker, "--listen", self.vision, "--threads", str(self.place.threads)]
         self._add("vision", vision, self.place.threads)

@@ -1,0 +1,141 @@
+"""Turns on the cores that several processes share.
+
+Two processes whose models have as many threads as there are cores do not share them by halves: a thread that waits at
+a barrier spins while the one it waits for has lost its core to the other process, and both become several times slower.
+So a process takes the cores that its threads want through locks on a file, and passes them on between pieces of its
+work. Whoever waits is next, so that a short step waits for a quarter of a second of a long one and one piece of it.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+# The pause between two looks at locks that others hold.
+POLL_S = 0.0003
+# A holder that keeps its turn longer than this may have been stopped: it is no longer waited for until it lets go.
+PATIENCE_S = 2.0
+# A turn that others wait for is passed on after this, at the next opportunity. Shorter ones stall streams less; longer
+# ones let more questions come together before the language half has its step.
+QUANTUM_S = 0.25
+# The byte that whoever is next has locked; a byte for each core follows.
+_NEXT = 0
+
+
+class TurnsUnusable(Exception):
+    """The file for turns can be neither opened nor made."""
+
+
+class Turns:
+    """One process's side of it. Owned by one thread.
+
+    The locks go with the process, however it ends. Where a holder does not let go in time, work goes on without them:
+    slower, never stuck.
+
+    Attributes:
+        is_given_up: The last turn was waited for in vain.
+
+    Args:
+        path: A file that all the processes name; made where it is missing.
+        threads: How many cores this process wants at a time.
+        cores: How many there are; None: as many as this process may use.
+
+    Raises:
+        TurnsUnusable: the file can be neither opened nor made.
+    """
+
+    def __init__(self, path: Path, threads: int, cores: int | None = None) -> None:
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            raise TurnsUnusable(f"turns: {path} cannot be used: {exc.strerror}") from exc
+        self._cores = cores or len(os.sched_getaffinity(0))
+        self._wanted = min(threads, self._cores)
+        self._held: list[int] = []
+        self._since = 0.0
+        self.is_given_up = False
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """The cores are this process's within."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def pass_on(self) -> None:
+        """Lets whoever waits go first, once the turn is long enough. To be called within `taken`, between pieces."""
+        if time.monotonic() - self._since < QUANTUM_S:
+            return
+        if self._held and self._try(_NEXT):
+            self._unlock(_NEXT)
+            return
+        self._give_back()
+        self._take()
+
+    def _take(self) -> None:
+        end = time.monotonic() + (0.0 if self.is_given_up else PATIENCE_S)
+        is_next = _until(lambda: self._try(_NEXT), end)
+        self.is_given_up = not (is_next and _until(self._has_cores, end))
+        if is_next:
+            self._unlock(_NEXT)
+        self._since = time.monotonic()
+
+    def _has_cores(self) -> bool:
+        """Takes what is free of the cores that are still wanted; whether that was enough."""
+        for core in range(1, self._cores + 1):
+            if len(self._held) < self._wanted and core not in self._held and self._try(core):
+                self._held.append(core)
+        return len(self._held) == self._wanted
+
+    def _give_back(self) -> None:
+        for core in self._held:
+            self._unlock(core)
+        self._held.clear()
+
+    def _try(self, byte: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except OSError as exc:
+            if exc.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+    def _unlock(self, byte: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
+
+
+class Alone:
+    """Stands for turns where nobody shares the cores."""
+
+    def taken(self) -> AbstractContextManager[None]:
+        """Nothing is waited for."""
+        return nullcontext()
+
+    def pass_on(self) -> None:
+        """Nobody waits."""
+
+
+def open_turns(path: str | None, threads: int | None, device: str) -> Turns | Alone:
+    """The turns of a worker that may name a file for them; models that compute elsewhere than on the CPU need none.
+
+    Raises `TurnsUnusable`.
+    """
+    if path is None or device != "cpu":
+        return Alone()
+    return Turns(Path(path), threads or torch.get_num_threads())
+
+
+def _until(condition: Callable[[], bool], end: float) -> bool:
+    while not condition():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(POLL_S)
+    return True

@@ -1,0 +1,175 @@
+"""Turns on cores, between real processes."""
+
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kernels import Alone, Turns, TurnsUnusable, open_turns
+from kernels import turns as module
+
+HOLDER = """
+import sys
+from pathlib import Path
+from kernels import Turns
+turns = Turns(Path(sys.argv[1]), int(sys.argv[2]), 2)
+with turns.taken():
+    print("taken", flush=True)
+    for order in sys.stdin:
+        if order == "pass\\n":
+            turns.pass_on()
+            print("back", flush=True)
+        else:
+            break
+print("given", flush=True)
+sys.stdin.read()
+"""
+
+
+class Holder:
+    """Another process, which has its turn when it has said so."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(path), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def says(self) -> str:
+        """Its next word."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def told(self, order: str) -> None:
+        """Gives it an order."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(order + "\n")
+        self.process.stdin.flush()
+
+
+@contextmanager
+def holder(path: Path, threads: int = 2) -> Iterator[Holder]:
+    """Another process, ended at the end."""
+    other = Holder(path, threads)
+    try:
+        yield other
+    finally:
+        other.process.kill()
+        other.process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns are passed on whenever somebody waits."""
+    monkeypatch.setattr(module, "QUANTUM_S", 0.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a file for turns."""
+    return tmp_path / "turns"
+
+
+def has_cores(turns: Turns) -> bool:
+    """Whether the cores are had at once."""
+    with turns.taken():
+        return not turns.is_given_up
+
+
+def test_a_turn_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process has its turn nobody else has the cores; when it has given them back, the next has them."""
+    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+    turns = Turns(path, 2, 2)
+    with holder(path) as other:
+        assert other.says() == "taken"
+        assert not has_cores(turns)
+        other.told("end")
+        assert other.says() == "given"
+        assert has_cores(turns)
+
+
+def test_whoever_waits_is_next(path: Path) -> None:
+    """A holder that passes its turn on has it back only after the one that waited has had it."""
+    turns = Turns(path, 2, 2)
+    with turns.taken(), holder(path) as other:
+        other.told("end")
+        # The other waits from some moment on; until then the turn comes back at once.
+        while not select.select([other.process.stdout], [], [], 0.01)[0]:
+            turns.pass_on()
+        assert not turns.is_given_up
+        assert (other.says(), other.says()) == ("taken", "given")
+
+
+def test_a_short_turn_is_not_passed_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits has to wait until the turn is long enough."""
+    turns = Turns(path, 2, 2)
+    with turns.taken(), holder(path) as other:
+        other.told("end")
+        monkeypatch.setattr(module, "QUANTUM_S", 1e9)
+        while not _waits(path):
+            turns.pass_on()
+        turns.pass_on()
+        assert not select.select([other.process.stdout], [], [], 0.05)[0]
+
+
+def _waits(path: Path) -> bool:
+    """Whether another process has locked the place of whoever is next."""
+    return any(
+        line.split()[1] == "POSIX" and line.endswith(" 0 0\n") and str(path.stat().st_ino) in line
+        for line in Path("/proc/locks").read_text().splitlines(keepends=True)
+    )
+
+
+def test_a_dead_holder_holds_nothing(path: Path) -> None:
+    """The locks of a process that was killed go with it."""
+    turns = Turns(path, 2, 2)
+    with holder(path) as other:
+        assert other.says() == "taken"
+    assert has_cores(turns)
+
+
+def test_one_that_was_stopped_is_not_waited_for_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first wait in vain work goes on at once, and in turn again when the holder has let go."""
+    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+    turns = Turns(path, 2, 2)
+    with holder(path) as other:
+        assert other.says() == "taken"
+        assert not has_cores(turns)
+        monkeypatch.setattr(module, "PATIENCE_S", 1e9)
+        # It would wait for ever, did it wait.
+        assert not has_cores(turns)
+        other.told("end")
+        assert other.says() == "given"
+        assert has_cores(turns)
+
+
+def test_cores_that_are_not_wanted_are_free(path: Path) -> None:
+    """Two processes of one thread each have a core each of two, and a third has none."""
+    first = Turns(path, 1, 2)
+    with holder(path, 1) as other:
+        assert other.says() == "taken"
+        assert has_cores(first)
+        with holder(path, 1) as third, first.taken():
+            first.pass_on()
+            assert not first.is_given_up
+            third.process.kill()
+
+
+def test_workers_elsewhere_take_no_turns(path: Path) -> None:
+    """Without a file, or on an accelerator, nothing is waited for and nothing is made."""
+    assert isinstance(open_turns(None, 2, "cpu"), Alone)
+    assert isinstance(open_turns(str(path), 2, "cuda"), Alone)
+    assert not path.exists()
+    assert isinstance(open_turns(str(path), 2, "cpu"), Turns)
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """The error says which file, and why."""
+    with pytest.raises(TurnsUnusable, match="no/such/turns"):
+        Turns(tmp_path / "no" / "such" / "turns", 2)
