@@ -7,6 +7,7 @@ import typer
 
 from gateway.settings import GatewaySettings
 from lm_server.settings import LanguageSettings
+from lookonce.barriers import spin_briefly
 from lookonce.models import named
 from lookonce.options import ALSO_VARIABLES, build, settings_of, with_parameters
 from vision_server.settings import VisionSettings
@@ -17,6 +18,7 @@ Run = Callable[[Any], int]
 
 def run_vision(settings: VisionSettings) -> int:
     """Serves as a vision worker; the exit status."""
+    spin_briefly()
     from vision_server.main import run
 
     return run(settings)
@@ -24,6 +26,7 @@ def run_vision(settings: VisionSettings) -> int:
 
 def run_language(settings: LanguageSettings) -> int:
     """Serves as a language worker; the exit status."""
+    spin_briefly()
     from lm_server.main import run
 
     return run(settings)

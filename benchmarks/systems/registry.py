@@ -10,6 +10,7 @@ from benchmarks.systems.over_grpc import OverGrpc
 from benchmarks.systems.over_http import OverHttp
 from benchmarks.systems.system import CPU, Place, System
 from benchmarks.systems.vllm_worker import BATCHED_TOKENS
+from lookonce.barriers import spin_briefly
 
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 REFERENCE = "transformers"
@@ -24,6 +25,12 @@ _LIBRARIES = ("/usr/lib/*/libtcmalloc_minimal.so.4", f"{VLLM_PYTHON.parent.paren
 
 def _hosted(name: str, module: str) -> Callable[[Place], System]:
     return lambda place: Hosted(name, f"benchmarks.systems.{module}", place=place)
+
+
+def _in_process(place: Place) -> System:
+    environment: dict[str, str] = {}
+    spin_briefly(environment)
+    return Hosted(IN_PROCESS, "benchmarks.systems.in_process", environment=environment, place=place)
 
 
 def _vllm(place: Place, batched_tokens: int | None = None) -> System:
@@ -43,7 +50,7 @@ SYSTEMS: Mapping[str, Callable[[Place], System]] = {
     REFERENCE: _hosted(REFERENCE, "whole"),
     "transformers-batch": _hosted("transformers-batch", "static_batch"),
     PEER: _vllm,
-    IN_PROCESS: _hosted(IN_PROCESS, "in_process"),
+    IN_PROCESS: _in_process,
     "lookonce-grpc": OverGrpc,
     OVER_HTTP: OverHttp,
 }
