@@ -10,8 +10,7 @@ from benchmarks.checkpoints import Recipe
 from benchmarks.errors import UnknownName
 from benchmarks.options import int8
 from benchmarks.results import Report, SystemResult, WorkloadResult
-from benchmarks.systems.hosted import Hosted
-from benchmarks.systems.registry import IN_PROCESS, open_system
+from benchmarks.systems.registry import IN_PROCESS, open_system, own_engine
 from benchmarks.systems.system import Place, System
 
 _WORKERS = "benchmarks.options.workers"
@@ -60,7 +59,7 @@ def open_option(name: str, place: Place) -> System:
     """The engine with an option, or the exact one. Raises `UnknownName`."""
     if name not in OPTIONS:
         return open_system(name, place)
-    return Hosted(name, OPTIONS[name].worker, place=place)
+    return own_engine(name, OPTIONS[name].worker, place)
 
 
 def rows(result: WorkloadResult, recipe: Recipe) -> list[tuple[str, ...]]:

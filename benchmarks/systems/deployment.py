@@ -59,8 +59,7 @@ class Deployment:
         worker = ["--model", str(checkpoint), "--log-level", "warning", "--cache", store]
         # As `lookonce serve` does, where all workers share the cores.
         turns = self._held.enter_context(embedded.private_directory()) / "turns"
-        worker += ["--turns", str(turns)]
-        worker += ["--device", self.place.device, "--dtype", self.place.dtype]
+        worker += ["--turns", str(turns), "--device", self.place.device, "--dtype", self.place.dtype]
         vision = [*worker, "--listen", self.vision, "--threads", str(self.place.threads)]
         self._add("vision", vision, self.place.threads)
         kv = ["--kv-bytes", str(_kv_bytes(checkpoint, kv_tokens, self.place.dtype)), "--threads", str(threads)]

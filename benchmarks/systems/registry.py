@@ -27,10 +27,11 @@ def _hosted(name: str, module: str) -> Callable[[Place], System]:
     return lambda place: Hosted(name, f"benchmarks.systems.{module}", place=place)
 
 
-def _in_process(place: Place) -> System:
+def own_engine(name: str, module: str, place: Place) -> Hosted:
+    """Our engine in the process of a `Hosted`, with its threads told what a worker's are told."""
     environment: dict[str, str] = {}
     spin_briefly(environment)
-    return Hosted(IN_PROCESS, "benchmarks.systems.in_process", environment=environment, place=place)
+    return Hosted(name, module, environment=environment, place=place)
 
 
 def _vllm(place: Place, batched_tokens: int | None = None) -> System:
@@ -50,7 +51,7 @@ SYSTEMS: Mapping[str, Callable[[Place], System]] = {
     REFERENCE: _hosted(REFERENCE, "whole"),
     "transformers-batch": _hosted("transformers-batch", "static_batch"),
     PEER: _vllm,
-    IN_PROCESS: _in_process,
+    IN_PROCESS: lambda place: own_engine(IN_PROCESS, "benchmarks.systems.in_process", place),
     "lookonce-grpc": OverGrpc,
     OVER_HTTP: OverHttp,
 }
