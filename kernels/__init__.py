@@ -3,9 +3,10 @@
 from kernels.linear import PackedLinear, PlainLinear, make_linear, pack_linears, pack_patch_embedding
 from kernels.process import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from kernels.tower import pack_tower_blocks
-from kernels.turns import Alone, Turns, TurnsUnusable, open_turns
+from kernels.turns import ALONE, Alone, Turns, TurnsUnusable, open_turns
 
 __all__ = [
+    "ALONE",
     "Alone",
     "PackedLinear",
     "PlainLinear",

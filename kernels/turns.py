@@ -6,7 +6,6 @@ So a process takes the cores that its threads want through locks on a file, and 
 work. Whoever waits is next, so that a short step waits for a quarter of a second of a long one and one piece of it.
 """
 
-import errno
 import fcntl
 import os
 import time
@@ -54,7 +53,7 @@ class Turns:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as exc:
             raise TurnsUnusable(f"turns: {path} cannot be used: {exc.strerror}") from exc
-        self._cores = cores or len(os.sched_getaffinity(0))
+        self._cores = cores or _num_cores()
         self._wanted = min(threads, self._cores)
         self._held: list[int] = []
         self._since = 0.0
@@ -102,10 +101,9 @@ class Turns:
     def _try(self, byte: int) -> bool:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except OSError as exc:
-            if exc.errno in (errno.EACCES, errno.EAGAIN):
-                return False
-            raise
+        except OSError:
+            # Somebody has it; or it cannot be locked at all, and then too work goes on.
+            return False
         return True
 
     def _unlock(self, byte: int) -> None:
@@ -113,7 +111,7 @@ class Turns:
 
 
 class Alone:
-    """Stands for turns where nobody shares the cores."""
+    """Stands for turns where nobody shares the cores: `ALONE`."""
 
     def taken(self) -> AbstractContextManager[None]:
         """Nothing is waited for."""
@@ -123,14 +121,24 @@ class Alone:
         """Nobody waits."""
 
 
+ALONE = Alone()
+
+
 def open_turns(path: str | None, threads: int | None, device: str) -> Turns | Alone:
     """The turns of a worker that may name a file for them; models that compute elsewhere than on the CPU need none.
 
     Raises `TurnsUnusable`.
     """
     if path is None or device != "cpu":
-        return Alone()
+        return ALONE
     return Turns(Path(path), threads or torch.get_num_threads())
+
+
+def _num_cores() -> int:
+    """That this process may use, where the system tells, else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _until(condition: Callable[[], bool], end: float) -> bool:

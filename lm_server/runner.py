@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels import Alone, Turns, pack_linears
+from kernels import ALONE, Alone, Turns, pack_linears
 from kernels.rotary import rotation
 from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
@@ -61,11 +61,9 @@ class ModelRunner:
     None leaves it as it is there. `turns` are taken for every step.
     """
 
-    def __init__(
-        self, model: Any, kv_bytes: int, threads: int | None = None, turns: Turns | Alone | None = None
-    ) -> None:
+    def __init__(self, model: Any, kv_bytes: int, threads: int | None = None, turns: Turns | Alone = ALONE) -> None:
         self._threads = threads
-        self._turns = turns or Alone()
+        self._turns = turns
         self._text = model.model.language_model
         self.layers = make_layers(self._text)
         pack_linears(model)

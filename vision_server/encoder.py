@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from checkpoint import LoadedVision
-from kernels import Alone, Turns, pack_linears, pack_patch_embedding, pack_tower_blocks
+from kernels import ALONE, Alone, Turns, pack_linears, pack_patch_embedding, pack_tower_blocks
 from vision_server.preprocess import PreparedImage
 
 
@@ -27,9 +27,9 @@ class VisionTower:
     to encode, and passed on between the tower's blocks.
     """
 
-    def __init__(self, loaded: LoadedVision, threads: int | None = None, turns: Turns | Alone | None = None) -> None:
+    def __init__(self, loaded: LoadedVision, threads: int | None = None, turns: Turns | Alone = ALONE) -> None:
         self._threads = threads
-        self._turns = turns or Alone()
+        self._turns = turns
         self._model = loaded.model
         self._dtype = loaded.dtype
         self._merge_size = loaded.description.spatial_merge_size

@@ -3,6 +3,7 @@
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,7 @@ from kernels import Turns
 turns = Turns(Path(sys.argv[1]), int(sys.argv[2]), 2)
 with turns.taken():
     print("taken", flush=True)
-    for order in sys.stdin:
-        if order == "pass\\n":
-            turns.pass_on()
-            print("back", flush=True)
-        else:
-            break
+    sys.stdin.readline()
 print("given", flush=True)
 sys.stdin.read()
 """
@@ -46,10 +42,14 @@ class Holder:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def told(self, order: str) -> None:
-        """Gives it an order."""
+    def is_silent(self) -> bool:
+        """Whether it says nothing for a moment."""
+        return not select.select([self.process.stdout], [], [], 0.05)[0]
+
+    def may_end(self) -> None:
+        """Lets it give its turn back when it has had it."""
         assert self.process.stdin is not None
-        self.process.stdin.write(order + "\n")
+        self.process.stdin.write("\n")
         self.process.stdin.flush()
 
 
@@ -82,25 +82,23 @@ def has_cores(turns: Turns) -> bool:
         return not turns.is_given_up
 
 
-def test_a_turn_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another process has its turn nobody else has the cores; when it has given them back, the next has them."""
-    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+def test_a_turn_is_waited_for(path: Path) -> None:
+    """Another process waits while this one has its turn, and has its own when this one has given the cores back."""
     turns = Turns(path, 2, 2)
     with holder(path) as other:
+        with turns.taken():
+            _until_waiting(path)
+            assert other.is_silent()
         assert other.says() == "taken"
-        assert not has_cores(turns)
-        other.told("end")
-        assert other.says() == "given"
-        assert has_cores(turns)
 
 
 def test_whoever_waits_is_next(path: Path) -> None:
     """A holder that passes its turn on has it back only after the one that waited has had it."""
     turns = Turns(path, 2, 2)
     with turns.taken(), holder(path) as other:
-        other.told("end")
+        other.may_end()
         # The other waits from some moment on; until then the turn comes back at once.
-        while not select.select([other.process.stdout], [], [], 0.01)[0]:
+        while other.is_silent():
             turns.pass_on()
         assert not turns.is_given_up
         assert (other.says(), other.says()) == ("taken", "given")
@@ -110,20 +108,17 @@ def test_a_short_turn_is_not_passed_on(path: Path, monkeypatch: pytest.MonkeyPat
     """Whoever waits has to wait until the turn is long enough."""
     turns = Turns(path, 2, 2)
     with turns.taken(), holder(path) as other:
-        other.told("end")
+        other.may_end()
         monkeypatch.setattr(module, "QUANTUM_S", 1e9)
-        while not _waits(path):
-            turns.pass_on()
+        _until_waiting(path)
         turns.pass_on()
-        assert not select.select([other.process.stdout], [], [], 0.05)[0]
+        assert other.is_silent()
 
 
-def _waits(path: Path) -> bool:
-    """Whether another process has locked the place of whoever is next."""
-    return any(
-        line.split()[1] == "POSIX" and line.endswith(" 0 0\n") and str(path.stat().st_ino) in line
-        for line in Path("/proc/locks").read_text().splitlines(keepends=True)
-    )
+def _until_waiting(path: Path) -> None:
+    """Returns when another process has locked the place of whoever is next, its first byte."""
+    while f":{path.stat().st_ino} 0 0\n" not in Path("/proc/locks").read_text():
+        time.sleep(0.01)
 
 
 def test_a_dead_holder_holds_nothing(path: Path) -> None:
@@ -144,7 +139,7 @@ def test_one_that_was_stopped_is_not_waited_for_twice(path: Path, monkeypatch: p
         monkeypatch.setattr(module, "PATIENCE_S", 1e9)
         # It would wait for ever, did it wait.
         assert not has_cores(turns)
-        other.told("end")
+        other.may_end()
         assert other.says() == "given"
         assert has_cores(turns)
 
@@ -155,10 +150,11 @@ def test_cores_that_are_not_wanted_are_free(path: Path) -> None:
     with holder(path, 1) as other:
         assert other.says() == "taken"
         assert has_cores(first)
-        with holder(path, 1) as third, first.taken():
-            first.pass_on()
-            assert not first.is_given_up
-            third.process.kill()
+        with holder(path, 1) as third:
+            with first.taken():
+                _until_waiting(path)
+                assert third.is_silent()
+            assert third.says() == "taken"
 
 
 def test_workers_elsewhere_take_no_turns(path: Path) -> None:

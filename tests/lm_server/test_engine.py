@@ -12,6 +12,7 @@ from lm_server.arena import Move
 from lm_server.engine import Delta, Failed, LackingImages
 from lm_server.sampler import Sampling
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
+from tests.counted_turns import CountedTurns
 from tests.lm_server.workshop import MIXED, Workshop, ask
 
 TOKENS = 12
@@ -69,6 +70,19 @@ def test_eviction_and_preemption_change_no_token(workshop: Workshop) -> None:
             assert told.tokens == workshop.expected(case, TOKENS).tokens
         assert bench.scheduler.ledger.num_evicted_tokens > 0
         assert bench.scheduler.num_preempted > 0
+
+
+def test_every_step_is_a_turn(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between steps, when others may have the cores, they are never held; and the tokens are the whole model's."""
+    turns = CountedTurns(tmp_path / "turns", 1)
+    with workshop.engine() as bench:
+        monkeypatch.setattr(bench.runner, "_turns", turns)
+        [told] = bench.ask([ask("What is this?", 1)], TOKENS)
+        told.end()
+    steps = turns.events.count("taken")
+    assert steps >= TOKENS
+    assert turns.events == ["taken", "given back"] * steps
+    assert told.tokens == workshop.expected(ask("What is this?", 1), TOKENS).tokens
 
 
 def test_the_image_prefix_is_computed_once(workshop: Workshop) -> None:

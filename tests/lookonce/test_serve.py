@@ -62,6 +62,9 @@ def test_serve_answers_and_ends_on_ctrl_c(server: Serve, pictures: list[str]) ->
     assert sum(choice["probability"] for choice in answer["choices"]) == pytest.approx(1)
     assert json.loads(asked.stdout)["lookonce"]["image_cache"] == ["hit"]
 
+    # Both halves have locked places in it.
+    assert stat.S_IMODE((store_directory / "turns").stat().st_mode) == 0o600
+
     refused = lookonce("ask", __file__, "-q", "what?", "--server", server.url)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("error: the server refused (400): ")

@@ -55,6 +55,14 @@ def test_without_a_cache_the_store_is_embedded_and_entries_fit_it() -> None:
     assert given.vision.max_entry_bytes == 256 << 20
 
 
+def test_workers_take_turns_through_one_file() -> None:
+    """The launcher's, unless the user names another."""
+    settings = settings_with().with_turns("/run/turns")
+    assert settings.vision.turns == settings.language.turns == "/run/turns"
+    given = settings_with(turns="/run/mine").with_turns("/run/turns")
+    assert given.vision.turns == given.language.turns == "/run/mine"
+
+
 def test_an_embedded_store_has_a_least_size() -> None:
     """A store that holds hardly an image is refused."""
     with pytest.raises(typer.BadParameter, match="at least 64MiB"):

@@ -1,6 +1,7 @@
 """The split's embeddings against the whole model's."""
 
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from cache import check_model
 from cache.tensors import to_torch
 from checkpoint import load_vision
+from tests.counted_turns import CountedTurns
 from tests.families import FAMILIES, oracle
 from tests.vision_server.conftest import MakeCheckpoint
 from tests.vision_server.pictures import file_of, picture, png
@@ -61,6 +63,15 @@ def test_images_encoded_together_keep_their_own_embeddings(family: str, checkpoi
         assert len(embedding.deepstack) == len(alone.deepstack)
         for layer, alone_layer in zip(embedding.deepstack, alone.deepstack, strict=True):
             torch.testing.assert_close(layer, alone_layer, atol=1e-5, rtol=1e-5)
+
+
+def test_the_tower_passes_its_turn_on_between_blocks(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """One turn an encoding, and before every block of it somebody else may go first."""
+    loaded = load_vision(checkpoint("qwen2_vl"))
+    turns = CountedTurns(tmp_path / "turns", 1)
+    tower = VisionTower(loaded, turns=turns)
+    tower.encode([ImagePreprocessor(checkpoint("qwen2_vl")).prepare(picture(40, 50, 1))])
+    assert turns.events == ["taken", *["passed on"] * len(loaded.model.blocks), "given back"]
 
 
 async def test_the_store_holds_the_towers_dtype(checkpoint: MakeCheckpoint) -> None:
