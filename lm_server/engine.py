@@ -7,9 +7,7 @@ threads may call only puts a command into the engine's inbox; whatever it has to
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,107 +15,15 @@ import torch
 
 from lm_server import metrics
 from lm_server.disk import DiskFolder
-from lm_server.prompt import Prompt
 from lm_server.runner import ImageEmbedding, ModelRunner, NextTokens
-from lm_server.sampler import Sampler, Sampling
-from lm_server.scheduler import Plan, Run, Scheduler
+from lm_server.scheduler import Scheduler
 from lm_server.sequence import Sequence as EngineSequence
-from lm_server.text import TextStream
+from lm_server.steps import Plan, Run
+from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
-from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
+from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A question as the engine takes it.
-
-    Attributes:
-        prompt: Tokens and all that belongs to them.
-        keys: A segment key for each cut of the prompt.
-        max_tokens: At most this many are generated.
-        sampling: How they are chosen.
-        choices: Token ids of each choice; given, they are scored and nothing is generated.
-        embeddings: By image id; may lack images whose segments are expected to be resident.
-    """
-
-    prompt: Prompt
-    keys: tuple[bytes, ...]
-    max_tokens: int
-    sampling: Sampling = field(default_factory=Sampling)
-    choices: tuple[tuple[int, ...], ...] = ()
-    embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The next piece of an answer's text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class LackingImages:
-    """The question cannot start without these embeddings: call `supply`, or `cancel`."""
-
-    image_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The answer is complete.
-
-    Attributes:
-        finish_reason: "stop" or "length".
-        logprobs: Of each choice: the total natural-log probability of its tokens after the prompt.
-        num_generated: Tokens generated, the end token included.
-        cached_tokens: Prompt tokens that somebody else had computed.
-        first_token_s: Seconds from submission to the first token, or to the scores.
-    """
-
-    finish_reason: str
-    logprobs: tuple[float, ...]
-    num_generated: int
-    cached_tokens: int
-    first_token_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The question has no answer."""
-
-    error: RpcError
-
-
-Event = Delta | LackingImages | Finished | Failed
-Listener = Callable[[Event], None]
-
-
-class Ticket:
-    """A question in the engine. Everything but the constructor belongs to the engine's thread."""
-
-    def __init__(self, work: Work, tokenizer: Any, listener: Listener) -> None:
-        self.work = work
-        self.listener = listener
-        self.sequence = _sequence_of(work)
-        self.text = TextStream(tokenizer, work.sampling.stop)
-        self.sampler = Sampler(work.sampling)
-        self.submitted = time.monotonic()
-        self.first_token_s: float | None = None
-        # By choice: the log-probability of its first token, and of the rest once its branch has run.
-        self.first_logprobs: list[float] = []
-        self.rest_logprobs: list[float] = []
-
-    def note_first_token(self) -> None:
-        """Keeps the time of the first token."""
-        if self.first_token_s is None:
-            self.first_token_s = time.monotonic() - self.submitted
-
-
-def _sequence_of(work: Work) -> EngineSequence:
-    max_tokens = 0 if work.choices else work.max_tokens
-    return EngineSequence(work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings))
 
 
 class Engine:
@@ -162,7 +68,7 @@ class Engine:
     def check(self, work: Work) -> None:
         """Raises `InvalidArgument` for a question that could never fit the key/value memory, even alone."""
         budget = self._scheduler.ledger.budget_tokens
-        needed = self._scheduler.tokens_needed(_sequence_of(work))
+        needed = self._scheduler.tokens_needed(sequence_of(work))
         if needed > budget:
             raise InvalidArgument(
                 f"prompt and answer take {needed} tokens of key/value memory and this server has {budget}",

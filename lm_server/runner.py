@@ -12,7 +12,7 @@ from kernels.rotary import rotation
 from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
 from lm_server.layers import StepInputs, make_layers
-from lm_server.scheduler import Logits, Run
+from lm_server.steps import Logits, Run
 
 
 @dataclass(frozen=True, slots=True)

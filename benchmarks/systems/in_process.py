@@ -15,11 +15,12 @@ from benchmarks.systems.system import KV_BYTES, Setup
 from benchmarks.workload import Answer, Outcome, Question, Workload
 from checkpoint import LoadedLanguage, load_language, load_vision
 from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
-from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
+from lm_server.engine import Engine
 from lm_server.main import make_engine, token_facts
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding
 from lm_server.settings import LanguageSettings
+from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from vision_server.decode import ImageLimits, decode
 from vision_server.encoder import Embedding, VisionTower
 from vision_server.preprocess import ImagePreprocessor, PreparedImage

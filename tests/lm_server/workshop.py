@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from lm_server.disk import DiskFolder
-from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
+from lm_server.engine import Engine
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding, ModelRunner
 from lm_server.sampler import Sampling
 from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
+from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from lm_server.tiers import Tiers
 from tests.families.oracle import Generated, load
 
