@@ -86,7 +86,7 @@ class ModelRunner:
         """Computes the runs' rows, keeps their keys and values, and returns what was wanted of them.
 
         Returns:
-            By the run's place in `runs`: of its last row or, for a scored choice, of all its rows.
+            By the run's place in `runs`: of its last row and those drafted behind it or, for a scored choice, of all.
         """
         if self._threads is not None:
             torch.set_num_threads(self._threads)
@@ -155,7 +155,7 @@ def _wanted(runs: Sequence[Run]) -> list[tuple[Run, slice]]:
     for run in runs:
         row += run.num_rows
         if run.logits is not Logits.NONE:
-            count = run.num_rows if run.logits is Logits.ALL else 1
+            count = run.num_rows if run.logits is Logits.ALL else 1 + run.num_drafted
             found.append((run, slice(row - count, row)))
     return found
 

@@ -8,6 +8,7 @@ Decoding rows come first, so that a long prefill, cut to the row limit, never st
 from collections import deque
 from dataclasses import dataclass
 
+from lm_server.drafts import num_right
 from lm_server.segments import Block, KvLedger, Segment
 from lm_server.sequence import Sequence, State
 from lm_server.steps import Logits, Plan, Run, Step, branch_run, prompt_run
@@ -88,12 +89,24 @@ class Scheduler:
         return Plan(tuple(runs), self.ledger.take_freed(), tuple(lacking), self.ledger.take_transfers())
 
     def commit(self, plan: Plan) -> None:
-        """Counts a step's rows as computed."""
+        """Counts a step's rows as computed, drafted ones apart."""
         for run in plan.runs:
-            run.block.num_computed = run.end
+            run.block.num_computed = run.end - run.num_drafted
             if run.choice:
                 run.sequence.num_scored += 1
         self._release_branches()
+
+    def accept(self, run: Run, best: tuple[int, ...]) -> int:
+        """How many drafted tokens of a committed run are right; their rows count as computed from now on.
+
+        `best` has the model's next token behind the last known row and behind each drafted one. What stands in the
+        rows of wrong guesses is never looked at, and overwritten by what comes there.
+        """
+        right = num_right(run.tokens[run.num_rows - run.num_drafted :], best)
+        run.block.num_computed += right
+        if run.sequence.drafter is not None:
+            run.sequence.drafter.learn(run.num_drafted, right)
+        return right
 
     def abandon(self) -> None:
         """Forgets a step that failed: nothing of it counts."""
@@ -196,27 +209,45 @@ class Scheduler:
 
     def _plan_runs(self) -> list[Run]:
         step = Step(self._most_rows())
-        for sequence in tuple(self.running):
-            # A later one may have been preempted by now, to make room for an earlier.
-            decodes = sequence.state is State.RUNNING and _is_decoding(sequence)
-            if decodes and step.rows_left and self._ensure_tail(sequence):
-                self._add_tail(step, sequence)
+        decoding = self._make_decoding_room(step.rows_left)
+        # Each has its row before any has a drafted one, and at least as much is left for prefill as goes to drafts.
+        step.draft_rows_left = (step.rows_left - len(decoding)) // 2
+        for sequence in decoding:
+            self._add_tail(step, sequence)
         for sequence in self.running:
             if not _is_decoding(sequence) and step.rows_left:
                 self._add_prefill(step, sequence)
         return step.runs
 
+    def _make_decoding_room(self, most: int) -> list[Sequence]:
+        """The sequences that decode in this step, with room for a row each."""
+        found: list[Sequence] = []
+        for sequence in tuple(self.running):
+            if len(found) == most:
+                break
+            # A later one may have been preempted by now, to make room for an earlier.
+            decodes = sequence.state is State.RUNNING and _is_decoding(sequence)
+            if decodes and self._ensure_tail(sequence):
+                found.append(sequence)
+        return found
+
     def _ensure_tail(self, sequence: Sequence) -> bool:
         """Finds room for the next row, at the youngest's cost if need be. False: the sequence itself was preempted."""
         while sequence.state is State.RUNNING:
-            tail = _tail(sequence)
-            lacking = sequence.tail_tokens - tail.capacity
-            if lacking <= 0 or self.ledger.grow(tail, lacking):
-                if tail.capacity > tail.room:
-                    tail.room = tail.capacity + self._ahead(sequence, tail.capacity)
+            if self._grow_tail(sequence, sequence.tail_tokens):
                 return True
             self._preempt(self.running[-1])
         return False
+
+    def _grow_tail(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Reserves room for so many tokens. False where there is none but at another sequence's cost."""
+        tail = _tail(sequence)
+        lacking = num_tokens - tail.capacity
+        if lacking > 0 and not self.ledger.grow(tail, lacking):
+            return False
+        if tail.capacity > tail.room:
+            tail.room = tail.capacity + self._ahead(sequence, tail.capacity)
+        return True
 
     def _add_prefill(self, step: Step, sequence: Sequence) -> None:
         ancestors: list[Block] = []
@@ -243,9 +274,19 @@ class Scheduler:
         count = min(sequence.tail_tokens - computed, step.rows_left)
         if not count:
             return
-        wanted = Logits.LAST if computed + count == sequence.tail_tokens else Logits.NONE
+        is_whole = computed + count == sequence.tail_tokens
+        draft = self._draft(step, sequence, count) if is_whole and sequence.drafter is not None else ()
+        wanted = Logits.LAST if is_whole else Logits.NONE
         ancestors = tuple(segment.block for segment in sequence.path)
-        step.add(prompt_run(sequence, tail, ancestors, sequence.path_tokens, computed, count, wanted))
+        step.add(prompt_run(sequence, tail, ancestors, sequence.path_tokens, computed, count, wanted, draft))
+
+    def _draft(self, step: Step, sequence: Sequence, num_rows: int) -> tuple[int, ...]:
+        """Guesses behind so many rows, with room for them: what the step and the rest of the answer leave space for."""
+        # A step gives one token more than it has drafted rows.
+        most_tokens = sequence.max_tokens - len(sequence.output) - 1
+        most = min(step.draft_rows_left, step.rows_left - num_rows, most_tokens)
+        draft = sequence.drafter.propose(sequence.output, most) if sequence.drafter is not None else ()
+        return draft if self._grow_tail(sequence, sequence.tail_tokens + len(draft)) else ()
 
     def _add_branches(self, step: Step, sequence: Sequence, ancestors: tuple[Block, ...]) -> None:
         for choice in sequence.branches[sequence.num_scored :]:

@@ -12,7 +12,7 @@ from lm_server.tiers import Transfer
 
 
 class Logits(Enum):
-    """Which rows of a run the next-token logits are wanted of."""
+    """Which rows of a run the next-token logits are wanted of; LAST includes the drafted rows, where there are any."""
 
     NONE = "none"
     LAST = "last"
@@ -34,6 +34,8 @@ class Run:
         images: Images with tokens among these rows.
         logits: Rows whose logits are wanted.
         choice: The tokens being scored, where the run is a choice's.
+        num_drafted: So many rows at the end are of guessed tokens. They count as computed once `Scheduler.accept` has
+            found them right.
     """
 
     sequence: Sequence
@@ -46,6 +48,7 @@ class Run:
     images: tuple[ImageSpan, ...] = ()
     logits: Logits = Logits.NONE
     choice: tuple[int, ...] = ()
+    num_drafted: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -54,7 +57,7 @@ class Run:
 
     @property
     def end(self) -> int:
-        """The block's computed tokens once the run is done."""
+        """The block's computed tokens once the run is done, drafted ones included."""
         return self.start + len(self.tokens)
 
 
@@ -76,17 +79,24 @@ class Plan:
 
 
 class Step:
-    """A step being put together."""
+    """A step being put together.
+
+    Attributes:
+        rows_left: Rows that may still be added.
+        draft_rows_left: Of these, how many may be drafted ones.
+    """
 
     def __init__(self, max_rows: int) -> None:
         self.runs: list[Run] = []
         self.rows_left = max_rows
+        self.draft_rows_left = 0
         self._ends: dict[int, int] = {}
 
     def add(self, run: Run) -> None:
         """Takes a run in."""
         self.runs.append(run)
         self.rows_left = max(self.rows_left - run.num_rows, 0)
+        self.draft_rows_left -= run.num_drafted
         self._ends[run.block.block_id] = run.end
 
     def computed(self, block: Block) -> int:
@@ -106,19 +116,24 @@ def prompt_run(
     computed: int,
     count: int,
     logits: Logits,
+    draft: tuple[int, ...] = (),
 ) -> Run:
-    """`count` rows of prompt and output, behind the `computed` ones of a block that begins at token `block_start`."""
+    """`count` rows of prompt and output, behind the `computed` ones of a block that begins at token `block_start`.
+
+    `draft` are guessed tokens that would follow.
+    """
     first = block_start + computed
     return Run(
         sequence=sequence,
         block=block,
         ancestors=ancestors,
         start=computed,
-        tokens=sequence.tokens_at(first, count),
-        positions=sequence.positions_at(first, count),
+        tokens=(*sequence.tokens_at(first, count), *draft),
+        positions=sequence.positions_at(first, count + len(draft)),
         first_token=first,
         images=sequence.images_between(first, first + count),
         logits=logits,
+        num_drafted=len(draft),
     )
 
 
