@@ -36,8 +36,8 @@ class Limit:
 
 
 def has_limit(workload: Workload) -> bool:
-    """Whether a limit is computed: for all but questions that come by and by."""
-    return all(question.at_s == 0 for question in workload.questions)
+    """Whether a limit is computed: for all but questions that come by and by, or for the second time."""
+    return not workload.is_asked_again and all(question.at_s == 0 for question in workload.questions)
 
 
 def shape_of(workload: Workload, recipe: Recipe, checkpoint: Path) -> Shape:

@@ -59,6 +59,7 @@ class Workload:
         doors: Engines among which the questions are divided.
         is_streamed: Whether first tokens are timed, which costs a little over HTTP.
         is_after_restart: The same has been asked before, and the language half was restarted since.
+        is_asked_again: The same has been asked before, of the same engine.
         deadline_s: A client leaves after so long; None: it waits.
         is_ending: Answers may end before `max_tokens`, as a trained model's do.
     """
@@ -71,6 +72,7 @@ class Workload:
     doors: int = 1
     is_streamed: bool = False
     is_after_restart: bool = False
+    is_asked_again: bool = False
     deadline_s: float | None = None
     is_ending: bool = False
 

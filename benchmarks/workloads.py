@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.checkpoints import Recipe
@@ -23,6 +23,11 @@ ZIPF_EXPONENT = 1.1
 # Pictures of the demo's kind in one repeat, with numbers that its training never reaches.
 SCENES = 8
 SCENE_SEED = 998_000_000
+AGAIN_SEED = SCENE_SEED + 300_000
+DESCRIBED_SEED = SCENE_SEED + 600_000
+DESCRIBE = ("Describe the picture.", "Describe the image.", "What do you see?", "What is in the picture?")
+# Five things, left to right.
+DESCRIPTION_TOKENS = 48
 GROWTH = {
     "questions": (1, 8, 32, 64, 128, 256, 512),
     "tokens": (64, 256, 576, 1024, 2304, 4096),
@@ -163,15 +168,43 @@ def growth(recipe: Recipe, scale: Scale, repeat: int, *, axis: str, size: int) -
 
 def own_scenes(recipe: Recipe, scale: Scale, repeat: int) -> Workload:
     """New pictures of the kind that the demo checkpoint was trained on, each with questions of its training's kinds."""
-    first = SCENE_SEED + repeat * SCENES
-    seeds = range(first, first + scale.count(SCENES))
+    return _scenes("scenes", _scene_seeds(SCENE_SEED, scale, repeat))
+
+
+def _scene_seeds(first: int, scale: Scale, repeat: int) -> range:
+    first += repeat * SCENES
+    return range(first, first + scale.count(SCENES))
+
+
+def _scenes(name: str, seeds: Sequence[int]) -> Workload:
     questions = tuple(
         Question(place, asked.text, ANSWER_TOKENS)
         for place, seed in enumerate(seeds)
         for asked in ask_all(seed, make_scene(seed))
     )
-    pictures = tuple(Picture(seed, IMAGE_SIZE, IMAGE_SIZE, is_scene=True) for seed in seeds)
-    return Workload("scenes", pictures, questions)
+    return Workload(name, _scene_pictures(seeds), questions)
+
+
+def _scene_pictures(seeds: Sequence[int]) -> tuple[Picture, ...]:
+    return tuple(Picture(seed, IMAGE_SIZE, IMAGE_SIZE, is_scene=True) for seed in seeds)
+
+
+def scenes_again(recipe: Recipe, scale: Scale, repeat: int) -> Workload:
+    """The demo's questions for the second time, each image's all at once."""
+    return replace(_scenes("scenes-again", _scene_seeds(AGAIN_SEED, scale, repeat)), is_asked_again=True)
+
+
+def described(recipe: Recipe, scale: Scale, repeat: int) -> Workload:
+    """Each scene described four times, asked in other words each time, one question after the other."""
+    seeds = _scene_seeds(DESCRIBED_SEED, scale, repeat)
+    questions = tuple(Question(place, text, DESCRIPTION_TOKENS) for place in range(len(seeds)) for text in DESCRIBE)
+    return Workload("described", _scene_pictures(seeds), questions, in_flight=1)
+
+
+def asked_again(recipe: Recipe, scale: Scale, repeat: int) -> Workload:
+    """W1s for the second time."""
+    first = many_questions(recipe, scale, repeat, name="W1s-again", images=1, questions=8)
+    return replace(first, is_asked_again=True)
 
 
 def open_loop(
@@ -224,7 +257,10 @@ BUILDERS: Mapping[str, Builder] = {
     "W5": album,
     "W6": restarted,
     "W7": fleet,
+    "W1s-again": asked_again,
     "scenes": own_scenes,
+    "scenes-again": scenes_again,
+    "described": described,
     **{f"W8-{axis}-{size}": _growth(axis, size) for axis, sizes in GROWTH.items() for size in sizes},
 }
 

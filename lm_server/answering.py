@@ -12,11 +12,12 @@ from functools import partial
 import numpy as np
 
 from lm_server import metrics
-from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
+from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
+from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from protos import language_pb2
 from rpc.errors import Internal, InvalidArgument, RpcError
 

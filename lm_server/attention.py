@@ -13,8 +13,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from kernels.attention import Partial, attend, attend_many
 from lm_server.kv import KvMemory
-from lm_server.scheduler import Run
 from lm_server.segments import Block
+from lm_server.steps import Run
 
 NAME = "lookonce_segments"
 # Runs of up to this many rows are computed together.

@@ -7,9 +7,7 @@ threads may call only puts a command into the engine's inbox; whatever it has to
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,114 +15,24 @@ import torch
 
 from lm_server import metrics
 from lm_server.disk import DiskFolder
-from lm_server.prompt import Prompt
+from lm_server.drafts import DraftBook, Drafter, topic_of
 from lm_server.runner import ImageEmbedding, ModelRunner, NextTokens
-from lm_server.sampler import Sampler, Sampling
-from lm_server.scheduler import Plan, Run, Scheduler
+from lm_server.scheduler import Scheduler
 from lm_server.sequence import Sequence as EngineSequence
-from lm_server.text import TextStream
+from lm_server.steps import Plan, Run
+from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
-from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
+from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A question as the engine takes it.
-
-    Attributes:
-        prompt: Tokens and all that belongs to them.
-        keys: A segment key for each cut of the prompt.
-        max_tokens: At most this many are generated.
-        sampling: How they are chosen.
-        choices: Token ids of each choice; given, they are scored and nothing is generated.
-        embeddings: By image id; may lack images whose segments are expected to be resident.
-    """
-
-    prompt: Prompt
-    keys: tuple[bytes, ...]
-    max_tokens: int
-    sampling: Sampling = field(default_factory=Sampling)
-    choices: tuple[tuple[int, ...], ...] = ()
-    embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The next piece of an answer's text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class LackingImages:
-    """The question cannot start without these embeddings: call `supply`, or `cancel`."""
-
-    image_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The answer is complete.
-
-    Attributes:
-        finish_reason: "stop" or "length".
-        logprobs: Of each choice: the total natural-log probability of its tokens after the prompt.
-        num_generated: Tokens generated, the end token included.
-        cached_tokens: Prompt tokens that somebody else had computed.
-        first_token_s: Seconds from submission to the first token, or to the scores.
-    """
-
-    finish_reason: str
-    logprobs: tuple[float, ...]
-    num_generated: int
-    cached_tokens: int
-    first_token_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The question has no answer."""
-
-    error: RpcError
-
-
-Event = Delta | LackingImages | Finished | Failed
-Listener = Callable[[Event], None]
-
-
-class Ticket:
-    """A question in the engine. Everything but the constructor belongs to the engine's thread."""
-
-    def __init__(self, work: Work, tokenizer: Any, listener: Listener) -> None:
-        self.work = work
-        self.listener = listener
-        self.sequence = _sequence_of(work)
-        self.text = TextStream(tokenizer, work.sampling.stop)
-        self.sampler = Sampler(work.sampling)
-        self.submitted = time.monotonic()
-        self.first_token_s: float | None = None
-        # By choice: the log-probability of its first token, and of the rest once its branch has run.
-        self.first_logprobs: list[float] = []
-        self.rest_logprobs: list[float] = []
-
-    def note_first_token(self) -> None:
-        """Keeps the time of the first token."""
-        if self.first_token_s is None:
-            self.first_token_s = time.monotonic() - self.submitted
-
-
-def _sequence_of(work: Work) -> EngineSequence:
-    max_tokens = 0 if work.choices else work.max_tokens
-    return EngineSequence(work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings))
 
 
 class Engine:
     """Answers questions on one model.
 
     `end_tokens` end an answer. `max_questions` bounds the questions that are taken in and not yet answered. `on_broken`
-    is called from the engine's thread when it can answer nothing any more. `disk` is what a disk tier needs.
+    is called from the engine's thread when it can answer nothing any more. `disk` is what a disk tier needs. With
+    `drafts`, greedy answers about images go several tokens a step where earlier ones help; they stay the same.
     """
 
     def __init__(
@@ -137,6 +45,7 @@ class Engine:
         max_questions: int,
         on_broken: Callable[[], None] = lambda: None,
         disk: DiskFolder | None = None,
+        drafts: DraftBook | None = None,
     ) -> None:
         self._on_broken = on_broken
         self._runner = runner
@@ -146,6 +55,7 @@ class Engine:
         self._max_questions = max_questions
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._memory = TierMemory(scheduler, runner.memory, runner.kv_bytes_per_token, self._inbox.put, disk)
+        self._drafts = drafts
         self._tickets: dict[EngineSequence, Ticket] = {}
         self._num_pending = 0
         self._pending_lock = threading.Lock()
@@ -162,7 +72,7 @@ class Engine:
     def check(self, work: Work) -> None:
         """Raises `InvalidArgument` for a question that could never fit the key/value memory, even alone."""
         budget = self._scheduler.ledger.budget_tokens
-        needed = self._scheduler.tokens_needed(_sequence_of(work))
+        needed = self._scheduler.tokens_needed(sequence_of(work))
         if needed > budget:
             raise InvalidArgument(
                 f"prompt and answer take {needed} tokens of key/value memory and this server has {budget}",
@@ -287,28 +197,46 @@ class Engine:
             if ticket.work.choices:
                 self._collect_scores(ticket, run, found.logits)
             else:
-                self._collect_token(ticket, found)
+                self._collect_tokens(ticket, run, found)
         except Exception as exc:
             logger.exception("a question failed")
             self._fail(ticket, exc)
 
-    def _collect_token(self, ticket: Ticket, found: NextTokens) -> None:
-        sequence = ticket.sequence
-        if ticket.sampler.takes_the_best:
-            token = found.best[-1]
-        else:
-            token = ticket.sampler.choose(found.logits[-1], sequence.prompt.tokens, sequence.output)
-        sequence.output.append(token)
-        metrics.GENERATED_TOKENS.inc()
-        ended = token in self._end_tokens
-        piece = "" if ended else ticket.text.push(token)
-        finished = ended or ticket.text.is_stopped or len(sequence.output) >= sequence.max_tokens
-        if finished:
-            piece += ticket.text.finish()
+    def _collect_tokens(self, ticket: Ticket, run: Run, found: NextTokens) -> None:
+        piece, reason = "", None
+        for token in self._next_tokens(ticket, run, found):
+            piece, reason = piece + self._take_token(ticket, token), self._end_reason(ticket, token)
+            if reason:
+                # Of tokens that were drafted, too, none counts behind the end.
+                piece += ticket.text.finish()
+                break
         if piece:
             self._tell(ticket, Delta(piece))
-        if finished:
-            self._finish(ticket, "stop" if ended or ticket.text.is_stopped else "length")
+        if reason:
+            self._finish(ticket, reason)
+
+    def _next_tokens(self, ticket: Ticket, run: Run, found: NextTokens) -> tuple[int, ...]:
+        sequence = ticket.sequence
+        if not ticket.sampler.takes_the_best:
+            return (ticket.sampler.choose(found.logits[-1], sequence.prompt.tokens, sequence.output),)
+        if not run.num_drafted:
+            return found.best
+        right = self._scheduler.accept(run, found.best)
+        metrics.DRAFTED_TOKENS.inc(run.num_drafted)
+        metrics.ACCEPTED_TOKENS.inc(right)
+        return found.best[: right + 1]
+
+    def _take_token(self, ticket: Ticket, token: int) -> str:
+        """The text that a token lets be sent."""
+        ticket.sequence.output.append(token)
+        metrics.GENERATED_TOKENS.inc()
+        return "" if token in self._end_tokens else ticket.text.push(token)
+
+    def _end_reason(self, ticket: Ticket, token: int) -> str | None:
+        """Why the answer is over with this token; None where it is not."""
+        if token in self._end_tokens or ticket.text.is_stopped:
+            return "stop"
+        return "length" if len(ticket.sequence.output) >= ticket.sequence.max_tokens else None
 
     def _collect_scores(self, ticket: Ticket, run: Run, logits: torch.Tensor) -> None:
         logprobs = logits.log_softmax(dim=-1)
@@ -327,6 +255,9 @@ class Engine:
             first + (next(rest) if len(choice) > 1 else 0.0)
             for first, choice in zip(ticket.first_logprobs, ticket.work.choices, strict=True)
         )
+        if sequence.drafter is not None:
+            ended = sequence.output[-1] in self._end_tokens
+            sequence.drafter.keep(sequence.output[:-1] if ended else sequence.output)
         cached = sequence.cached_tokens or 0
         metrics.PREFIX_TOKENS_REUSED.inc(cached)
         metrics.PROMPT_TOKENS.inc(len(sequence.prompt))
@@ -347,7 +278,16 @@ class Engine:
         if self.is_broken:
             self._turn_away(ticket)
             return
+        ticket.sequence.drafter = self._drafter(ticket)
         self._scheduler.add(ticket.sequence)
+
+    def _drafter(self, ticket: Ticket) -> Drafter | None:
+        """Only of an answer that is always the best next token, drafts can be told right or wrong."""
+        work = ticket.work
+        if self._drafts is None or work.choices or not ticket.sampler.takes_the_best:
+            return None
+        topic = topic_of(work.prompt, work.keys)
+        return Drafter(self._drafts, topic) if topic else None
 
     def _supply(self, ticket: Ticket, embeddings: Mapping[str, ImageEmbedding]) -> None:
         if ticket.sequence in self._tickets:
@@ -386,6 +326,12 @@ class Engine:
     def _forget(self, image_id: str) -> None:
         if not self.is_broken:
             self._scheduler.ledger.forget(image_id)
+        if self._drafts is not None:
+            self._drafts.forget(image_id)
+            for sequence in self._tickets:
+                # Nor may what is being answered be kept when it is done.
+                if sequence.drafter is not None and image_id in sequence.drafter.topic.images:
+                    sequence.drafter = None
 
     def _break(self) -> None:
         """What the scheduler knows can no longer be trusted: nothing is run any more, and nobody is left waiting."""

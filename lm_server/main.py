@@ -26,6 +26,7 @@ from checkpoint import (
 from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model, open_turns, return_freed_memory
 from lm_server.answering import Answerer, TokenLimits
 from lm_server.disk import DiskFolder, DiskUnusable
+from lm_server.drafts import DraftBook
 from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, EntryShape
 from lm_server.pairing import LanguageHalf, Pairing
@@ -45,6 +46,8 @@ from telemetry.log import configure
 logger = logging.getLogger(__name__)
 
 DEFAULT_HOST_BYTES = 1024 * MIB
+# Earlier answers to draft from: about a million tokens.
+DRAFT_BYTES = 16 * MIB
 SERVICE = language_pb2.DESCRIPTOR.services_by_name["LanguageService"].full_name
 
 
@@ -190,6 +193,7 @@ def make_engine(
         max_questions=settings.max_questions,
         on_broken=on_broken,
         disk=DiskFolder(Path(settings.kv_disk_dir)) if settings.kv_disk_dir else None,
+        drafts=DraftBook(settings.draft_tokens, DRAFT_BYTES) if settings.draft_tokens else None,
     )
 
 

@@ -7,6 +7,10 @@ PREFIX_TOKENS_REUSED = Counter(
 )
 PROMPT_TOKENS = Counter("lookonce_prompt_tokens_total", "Prompt tokens of answered questions, reused ones included.")
 GENERATED_TOKENS = Counter("lookonce_generated_tokens_total", "Tokens generated.")
+DRAFTED_TOKENS = Counter(
+    "lookonce_drafted_tokens_total", "Tokens guessed from earlier answers and tried; with --draft-tokens."
+)
+ACCEPTED_TOKENS = Counter("lookonce_accepted_tokens_total", "Of these, the tokens that were right and were used.")
 QUESTIONS = Counter("lookonce_questions_total", "Questions by outcome: stop, length, error or cancelled.", ["outcome"])
 STEP_ROWS = Histogram(
     "lookonce_step_rows", "Rows of a step of the engine.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

@@ -12,7 +12,7 @@ from kernels.rotary import rotation
 from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
 from lm_server.layers import StepInputs, make_layers
-from lm_server.scheduler import Logits, Run
+from lm_server.steps import Logits, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class ModelRunner:
         """Computes the runs' rows, keeps their keys and values, and returns what was wanted of them.
 
         Returns:
-            By the run's place in `runs`: of its last row or, for a scored choice, of all its rows.
+            By the run's place in `runs`: of its last row and those drafted behind it or, for a scored choice, of all.
         """
         if self._threads is not None:
             torch.set_num_threads(self._threads)
@@ -153,7 +153,7 @@ def _wanted(runs: Sequence[Run]) -> list[tuple[Run, slice]]:
     for run in runs:
         row += run.num_rows
         if run.logits is not Logits.NONE:
-            count = run.num_rows if run.logits is Logits.ALL else 1
+            count = run.num_rows if run.logits is Logits.ALL else 1 + run.num_drafted
             found.append((run, slice(row - count, row)))
     return found
 

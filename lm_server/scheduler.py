@@ -7,81 +7,14 @@ Decoding rows come first, so that a long prefill, cut to the row limit, never st
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
 
-import numpy as np
-
-from lm_server.prompt import ImageSpan, Positions
+from lm_server.drafts import num_right
 from lm_server.segments import Block, KvLedger, Segment
 from lm_server.sequence import Sequence, State
-from lm_server.tiers import Transfer
+from lm_server.steps import Logits, Plan, Run, Step, branch_run, prompt_run
 
 # A sequence waits so often for prefixes on disk; then it has what is still missing computed.
 MAX_DISK_WAITS = 3
-
-
-class Logits(Enum):
-    """Which rows of a run the next-token logits are wanted of."""
-
-    NONE = "none"
-    LAST = "last"
-    ALL = "all"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """Contiguous rows of one block.
-
-    Attributes:
-        sequence: On whose behalf; its embeddings are used.
-        block: Where the keys and values go.
-        ancestors: Blocks that every row looks back at whole, outermost first.
-        start: The first row's place in the block.
-        tokens: [R] token ids.
-        positions: [3, R] rotary positions.
-        first_token: The first row's place in the sequence's prompt; images are found by it.
-        images: Images with tokens among these rows.
-        logits: Rows whose logits are wanted.
-        choice: The tokens being scored, where the run is a choice's.
-    """
-
-    sequence: Sequence
-    block: Block
-    ancestors: tuple[Block, ...]
-    start: int
-    tokens: tuple[int, ...]
-    positions: Positions
-    first_token: int
-    images: tuple[ImageSpan, ...] = ()
-    logits: Logits = Logits.NONE
-    choice: tuple[int, ...] = ()
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the step that this run takes."""
-        return len(self.tokens)
-
-    @property
-    def end(self) -> int:
-        """The block's computed tokens once the run is done."""
-        return self.start + len(self.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One step.
-
-    Attributes:
-        runs: What to compute.
-        freed: Blocks whose memory can go before the step.
-        lacking_images: Sequences that cannot start without embeddings they were not given; named once.
-        transfers: What is copied between the tiers before the step; what leaves the freed blocks, before they go.
-    """
-
-    runs: tuple[Run, ...]
-    freed: tuple[int, ...]
-    lacking_images: tuple[Sequence, ...]
-    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +89,24 @@ class Scheduler:
         return Plan(tuple(runs), self.ledger.take_freed(), tuple(lacking), self.ledger.take_transfers())
 
     def commit(self, plan: Plan) -> None:
-        """Counts a step's rows as computed."""
+        """Counts a step's rows as computed, drafted ones apart."""
         for run in plan.runs:
-            run.block.num_computed = run.end
+            run.block.num_computed = run.end - run.num_drafted
             if run.choice:
                 run.sequence.num_scored += 1
         self._release_branches()
+
+    def accept(self, run: Run, best: tuple[int, ...]) -> int:
+        """How many drafted tokens of a committed run are right; their rows count as computed from now on.
+
+        `best` has the model's next token behind the last known row and behind each drafted one. What stands in the
+        rows of wrong guesses is never looked at, and overwritten by what comes there.
+        """
+        right = num_right(run.tokens[run.num_rows - run.num_drafted :], best)
+        run.block.num_computed += right
+        if run.sequence.drafter is not None:
+            run.sequence.drafter.learn(run.num_drafted, right)
+        return right
 
     def abandon(self) -> None:
         """Forgets a step that failed: nothing of it counts."""
@@ -263,30 +208,48 @@ class Scheduler:
         return self.limits.max_rows if is_streaming else max(self.limits.max_rows, self.limits.max_rows_alone)
 
     def _plan_runs(self) -> list[Run]:
-        step = _Step(self._most_rows())
-        for sequence in tuple(self.running):
-            # A later one may have been preempted by now, to make room for an earlier.
-            decodes = sequence.state is State.RUNNING and _is_decoding(sequence)
-            if decodes and step.rows_left and self._ensure_tail(sequence):
-                self._add_tail(step, sequence)
+        step = Step(self._most_rows())
+        decoding = self._make_decoding_room(step.rows_left)
+        # Each has its row before any has a drafted one, and at least as much is left for prefill as goes to drafts.
+        step.draft_rows_left = (step.rows_left - len(decoding)) // 2
+        for sequence in decoding:
+            self._add_tail(step, sequence)
         for sequence in self.running:
             if not _is_decoding(sequence) and step.rows_left:
                 self._add_prefill(step, sequence)
         return step.runs
 
+    def _make_decoding_room(self, most: int) -> list[Sequence]:
+        """The sequences that decode in this step, with room for a row each."""
+        found: list[Sequence] = []
+        for sequence in tuple(self.running):
+            if len(found) == most:
+                break
+            # A later one may have been preempted by now, to make room for an earlier.
+            decodes = sequence.state is State.RUNNING and _is_decoding(sequence)
+            if decodes and self._ensure_tail(sequence):
+                found.append(sequence)
+        return found
+
     def _ensure_tail(self, sequence: Sequence) -> bool:
         """Finds room for the next row, at the youngest's cost if need be. False: the sequence itself was preempted."""
         while sequence.state is State.RUNNING:
-            tail = _tail(sequence)
-            lacking = sequence.tail_tokens - tail.capacity
-            if lacking <= 0 or self.ledger.grow(tail, lacking):
-                if tail.capacity > tail.room:
-                    tail.room = tail.capacity + self._ahead(sequence, tail.capacity)
+            if self._grow_tail(sequence, sequence.tail_tokens):
                 return True
             self._preempt(self.running[-1])
         return False
 
-    def _add_prefill(self, step: "_Step", sequence: Sequence) -> None:
+    def _grow_tail(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Reserves room for so many tokens. False where there is none but at another sequence's cost."""
+        tail = _tail(sequence)
+        lacking = num_tokens - tail.capacity
+        if lacking > 0 and not self.ledger.grow(tail, lacking):
+            return False
+        if tail.capacity > tail.room:
+            tail.room = tail.capacity + self._ahead(sequence, tail.capacity)
+        return True
+
+    def _add_prefill(self, step: Step, sequence: Sequence) -> None:
         ancestors: list[Block] = []
         for segment in sequence.path:
             if not step.is_done(segment.block, segment.num_tokens):
@@ -299,23 +262,33 @@ class Scheduler:
         if step.is_done(_tail(sequence), sequence.tail_tokens):
             self._add_branches(step, sequence, (*ancestors, _tail(sequence)))
 
-    def _add_segment(self, step: "_Step", sequence: Sequence, segment: Segment, ancestors: tuple[Block, ...]) -> None:
+    def _add_segment(self, step: Step, sequence: Sequence, segment: Segment, ancestors: tuple[Block, ...]) -> None:
         computed = step.computed(segment.block)
         count = min(segment.num_tokens - computed, step.rows_left)
         if count:
-            step.add(_prompt_run(sequence, segment.block, ancestors, segment.start, computed, count, Logits.NONE))
+            step.add(prompt_run(sequence, segment.block, ancestors, segment.start, computed, count, Logits.NONE))
 
-    def _add_tail(self, step: "_Step", sequence: Sequence) -> None:
+    def _add_tail(self, step: Step, sequence: Sequence) -> None:
         tail = _tail(sequence)
         computed = step.computed(tail)
         count = min(sequence.tail_tokens - computed, step.rows_left)
         if not count:
             return
-        wanted = Logits.LAST if computed + count == sequence.tail_tokens else Logits.NONE
+        is_whole = computed + count == sequence.tail_tokens
+        draft = self._draft(step, sequence, count) if is_whole and sequence.drafter is not None else ()
+        wanted = Logits.LAST if is_whole else Logits.NONE
         ancestors = tuple(segment.block for segment in sequence.path)
-        step.add(_prompt_run(sequence, tail, ancestors, sequence.path_tokens, computed, count, wanted))
+        step.add(prompt_run(sequence, tail, ancestors, sequence.path_tokens, computed, count, wanted, draft))
 
-    def _add_branches(self, step: "_Step", sequence: Sequence, ancestors: tuple[Block, ...]) -> None:
+    def _draft(self, step: Step, sequence: Sequence, num_rows: int) -> tuple[int, ...]:
+        """Guesses behind so many rows, with room for them: what the step and the rest of the answer leave space for."""
+        # A step gives one token more than it has drafted rows.
+        most_tokens = sequence.max_tokens - len(sequence.output) - 1
+        most = min(step.draft_rows_left, step.rows_left - num_rows, most_tokens)
+        draft = sequence.drafter.propose(sequence.output, most) if sequence.drafter is not None else ()
+        return draft if self._grow_tail(sequence, sequence.tail_tokens + len(draft)) else ()
+
+    def _add_branches(self, step: Step, sequence: Sequence, ancestors: tuple[Block, ...]) -> None:
         for choice in sequence.branches[sequence.num_scored :]:
             num_rows = len(choice) - 1
             # A step may be one branch and nothing else, however long the branch is.
@@ -325,28 +298,7 @@ class Scheduler:
             if block is None:
                 return
             self._branch_blocks.append(block)
-            step.add(_branch_run(sequence, block, ancestors, choice))
-
-
-class _Step:
-    """A step being put together."""
-
-    def __init__(self, max_rows: int) -> None:
-        self.runs: list[Run] = []
-        self.rows_left = max_rows
-        self._ends: dict[int, int] = {}
-
-    def add(self, run: Run) -> None:
-        self.runs.append(run)
-        self.rows_left = max(self.rows_left - run.num_rows, 0)
-        self._ends[run.block.block_id] = run.end
-
-    def computed(self, block: Block) -> int:
-        """Tokens of the block that are computed once the step, as it stands, is done."""
-        return self._ends.get(block.block_id, block.num_computed)
-
-    def is_done(self, block: Block, num_tokens: int) -> bool:
-        return self.computed(block) >= num_tokens
+            step.add(branch_run(sequence, block, ancestors, choice))
 
 
 def _tail(sequence: Sequence) -> Block:
@@ -357,42 +309,3 @@ def _tail(sequence: Sequence) -> Block:
 
 def _is_decoding(sequence: Sequence) -> bool:
     return bool(sequence.output) and _tail(sequence).num_computed == sequence.tail_tokens - 1
-
-
-def _prompt_run(
-    sequence: Sequence,
-    block: Block,
-    ancestors: tuple[Block, ...],
-    block_start: int,
-    computed: int,
-    count: int,
-    logits: Logits,
-) -> Run:
-    first = block_start + computed
-    return Run(
-        sequence=sequence,
-        block=block,
-        ancestors=ancestors,
-        start=computed,
-        tokens=sequence.tokens_at(first, count),
-        positions=sequence.positions_at(first, count),
-        first_token=first,
-        images=sequence.images_between(first, first + count),
-        logits=logits,
-    )
-
-
-def _branch_run(sequence: Sequence, block: Block, ancestors: tuple[Block, ...], choice: tuple[int, ...]) -> Run:
-    first = sequence.prompt.next_position
-    positions = np.broadcast_to(np.arange(first, first + len(choice) - 1), (3, len(choice) - 1))
-    return Run(
-        sequence=sequence,
-        block=block,
-        ancestors=ancestors,
-        start=0,
-        tokens=choice[:-1],
-        positions=positions,
-        first_token=len(sequence.prompt),
-        logits=Logits.ALL,
-        choice=choice,
-    )

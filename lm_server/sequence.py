@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from lm_server.drafts import Drafter
 from lm_server.prompt import ImageSpan, Positions, Prompt
 from lm_server.segments import Block, Segment
 
@@ -39,6 +40,7 @@ class Sequence:
         asked_images: It waits for embeddings that were asked for.
         awaits_disk: It waits for keys and values that are being read from disk.
         num_disk_waits: How often it has done so.
+        drafter: Guesses its next tokens; None where nobody does.
     """
 
     prompt: Prompt
@@ -55,6 +57,7 @@ class Sequence:
     asked_images: bool = False
     awaits_disk: bool = False
     num_disk_waits: int = 0
+    drafter: Drafter | None = None
 
     @property
     def path_tokens(self) -> int:

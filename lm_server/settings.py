@@ -40,6 +40,9 @@ class LanguageSettings:
     max_step_rows: int = 512
     # Questions decoding together.
     max_running: int = 256
+    # Tokens of an answer about an image that are guessed from earlier answers about it and tried within one step; 0 is
+    # none. Answers stay the same.
+    draft_tokens: int = 0
     # Questions taken in and not yet answered; more are refused.
     max_questions: int = 4096
     # Images in one request.
@@ -84,6 +87,8 @@ class LanguageSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive")
+        if self.draft_tokens < 0:
+            raise ValueError("draft_tokens must not be negative")
         if self.kv_disk_dir and self.kv_host_bytes == 0:
             raise ValueError("kv_disk_dir needs kv_host_bytes: what goes to disk and back goes through host memory")
         if self.max_step_rows < self.max_running:

@@ -72,6 +72,11 @@ def read_count(text: str) -> int:
     return _read_whole(text, 1, None)
 
 
+def read_amount(text: str) -> int:
+    """A whole number from 0."""
+    return _read_whole(text, 0, None)
+
+
 def read_port(text: str) -> int:
     """A TCP port; 0 stands for any free one."""
     return _read_whole(text, 0, MAX_PORT)
@@ -127,6 +132,7 @@ def one_of(words: Sequence[str]) -> Callable[[str], str]:
 SIZES = Kind("SIZE", read_size, show_size)
 SECONDS = Kind("SECONDS", read_seconds, show_seconds)
 COUNT = Kind("N", read_count)
+AMOUNT = Kind("N", read_amount)
 PORT = Kind("PORT", read_port)
 HOST_PORT = Kind("HOST:PORT", read_address)
 HOST_PORTS = Kind("HOST:PORT[,…]", read_addresses, show_addresses)

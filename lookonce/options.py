@@ -33,6 +33,7 @@ BY_NAME: Mapping[str, Kind] = {
     "kv_disk_dir": kinds.FILE,
     "tokens_file": kinds.FILE,
     "turns": kinds.FILE,
+    "draft_tokens": kinds.AMOUNT,
 }
 BY_SUFFIX: Mapping[str, Kind] = {"_bytes": kinds.SIZES, "_s": kinds.SECONDS}
 BY_TYPE: Mapping[object, Kind] = {int: kinds.COUNT, str: kinds.TEXT, tuple[str, ...]: kinds.HOST_PORTS}

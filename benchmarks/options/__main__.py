@@ -19,9 +19,9 @@ from benchmarks.results import DIRECTORY, Report, write_table, write_values
 from benchmarks.workloads import TINY, Scale
 
 MODULE = "benchmarks.options"
-RANDOM_WORKLOADS = ("W1s", "W1", "W4")
+RANDOM_WORKLOADS = ("W1s", "W1s-again", "W1", "W4")
 # What the demo checkpoint was trained on; of random pictures its answers would mean nothing.
-TRAINED_WORKLOADS = ("scenes",)
+TRAINED_WORKLOADS = ("scenes", "scenes-again", "described")
 # Part of a workload's questions and images.
 SHARE = 1.0
 

@@ -45,6 +45,7 @@ OPTIONS: Mapping[str, Option] = {
     "entries-fp16": Option("entries in float16", f"{_WORKERS}:Float16Entries", 2),
     "language-int8": Option("int8 weights of the language half", f"{_WORKERS}:Int8Language", lacking=int8.lacking),
     "language-bf16": Option("language half in bfloat16", f"{_WORKERS}:Bfloat16Language", lacking=_no_bfloat16),
+    "drafts": Option("up to 8 tokens a step drafted from earlier answers about the image", f"{_WORKERS}:Drafts"),
 }
 
 

@@ -1,5 +1,6 @@
 """The engine in process with one thing changed, a class for each option."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,10 @@ from benchmarks.systems import in_process
 from checkpoint import LoadedLanguage, load_language
 from lm_server import layers
 from lm_server.engine import Engine
+from lm_server.settings import LanguageSettings
+
+# Of a sequence in a step, at most.
+DRAFT_TOKENS = 8
 
 
 class Bfloat16Entries(in_process.Worker):
@@ -51,3 +56,10 @@ class Bfloat16Language(in_process.Worker):
 
     def _load_half(self, model_dir: Path) -> LoadedLanguage:
         return load_language(model_dir, dtype="bfloat16", device=self._setup.device)
+
+
+class Drafts(in_process.Worker):
+    """Earlier answers about an image draft the next ones."""
+
+    def _settings(self) -> LanguageSettings:
+        return replace(super()._settings(), draft_tokens=DRAFT_TOKENS)

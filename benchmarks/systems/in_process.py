@@ -15,11 +15,12 @@ from benchmarks.systems.system import KV_BYTES, Setup
 from benchmarks.workload import Answer, Outcome, Question, Workload
 from checkpoint import LoadedLanguage, load_language, load_vision
 from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
-from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
+from lm_server.engine import Engine
 from lm_server.main import make_engine, token_facts
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding
 from lm_server.settings import LanguageSettings
+from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from vision_server.decode import ImageLimits, decode
 from vision_server.encoder import Embedding, VisionTower
 from vision_server.preprocess import ImagePreprocessor, PreparedImage
@@ -66,13 +67,13 @@ class Worker:
         """A tensor of an embedding, as an entry keeps it."""
         return tensor
 
-    def _open_engine(self) -> Engine:
+    def _settings(self) -> LanguageSettings:
         text = self._half.description.config.text_config
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         token_bytes = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self._half.dtype.itemsize
         kv_tokens = self._setup.kv_tokens
         kv_bytes = KV_BYTES if kv_tokens is None else kv_tokens * token_bytes
-        settings = LanguageSettings(
+        return LanguageSettings(
             self._setup.checkpoint,
             "",
             "memory://",
@@ -82,7 +83,9 @@ class Worker:
             kv_bytes=kv_bytes,
             threads=self._threads,
         )
-        engine = make_engine(settings, self._half, self._tokenizer)
+
+    def _open_engine(self) -> Engine:
+        engine = make_engine(self._settings(), self._half, self._tokenizer)
         engine.start()
         return engine
 

@@ -92,9 +92,10 @@ def limit_by_count(name: str) -> Limit:
 
 
 def test_only_questions_that_come_by_and_by_have_no_limit() -> None:
-    """Every other workload has one."""
+    """Nor where the same was asked before. Every other workload has one."""
     names = ("W1", "W1s", "W2", "W3", "W4", "W5", "W6", "W7", "W8-images-4")
     assert all(has_limit(build(name, RECIPE, FULL, 0)) for name in names)
+    assert not has_limit(build("W1s-again", RECIPE, FULL, 0))
     assert not has_limit(open_loop(RECIPE, FULL, 0, rate=5.0, duration_s=2.0, deadline_s=1.0))
 
 

@@ -105,6 +105,15 @@ def test_the_whole_model_has_one_engine_where_others_have_two(plan: Plan) -> Non
     assert "one engine" in result.systems["transformers"].skipped
 
 
+def test_what_is_asked_again_was_asked_before(plan: Plan, log: list[tuple[str, str, int]]) -> None:
+    """Of every system but the whole model the second time counts; the first questions are the warm-up's."""
+    [result] = results(replace(plan, workloads=("W1s-again",), repeats=1))
+    ours = [(what, count) for name, what, count in log if name == "lookonce-http"]
+    assert ours == [("run", 2), ("run", 2), ("run", 2)]
+    assert [count for name, _, count in log if name == "transformers"] == [2, 2]
+    assert [len(one.seconds) for one in result.systems.values()] == [1, 1, 1]
+
+
 def test_after_a_restart_a_warm_up_comes_first(plan: Plan, log: list[tuple[str, str, int]]) -> None:
     """Every system but the whole model, which keeps nothing, is asked, restarted, warmed up, and asked again."""
     results(replace(plan, workloads=("W6",), repeats=1))

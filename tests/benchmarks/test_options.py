@@ -12,11 +12,12 @@ from benchmarks.errors import UnknownName
 from benchmarks.options import __main__ as options
 from benchmarks.options import int8
 from benchmarks.options.table import EXACT, OPTIONS, check_names, markdown, open_option, rows
-from benchmarks.options.workers import Bfloat16Entries, Float16Entries, Int8Language
+from benchmarks.options.workers import DRAFT_TOKENS, Bfloat16Entries, Drafts, Float16Entries, Int8Language
 from benchmarks.results import Report, SystemResult, WorkloadResult
 from benchmarks.systems.system import CPU, Setup
 from kernels.linear import SILU, PlainLinear
 from lm_server import layers
+from lm_server.main import DRAFT_BYTES
 
 needs_int8 = pytest.mark.skipif(bool(int8.lacking()), reason="int8 products are not here")
 
@@ -61,6 +62,17 @@ def test_the_engine_steps_through_int8_layers(tiny_checkpoint: Path, monkeypatch
         assert sum(isinstance(module, int8.Int8Linear) for module in layer.modules()) == 5
 
 
+def test_the_engine_drafts(tiny_checkpoint: Path) -> None:
+    """Its book is there, as large as the worker's own default, for as many tokens as the table says."""
+    worker = Drafts()
+    worker.start(Setup(str(tiny_checkpoint), kv_tokens=256, cores=(0,)))
+    worker._engine.stop()
+    book = worker._engine._drafts
+    assert book is not None
+    assert (book.max_tokens, book.max_bytes) == (DRAFT_TOKENS, DRAFT_BYTES)
+    assert str(DRAFT_TOKENS) in OPTIONS["drafts"].says
+
+
 def test_rounded_entries_have_the_dtype_that_they_are_kept_in() -> None:
     """What the engine sees is what an entry would hold."""
     tensor = torch.randn(2, 4)
@@ -99,9 +111,9 @@ def test_options_run_beside_the_exact_engine(
 ) -> None:
     """Real engines on a tiny checkpoint: half-precision entries hardly change an answer, and all of it is written."""
     monkeypatch.setattr(options, "make", lambda name: making.make(name, tiny_checkpoint.parent))
-    monkeypatch.setattr(options, "RANDOM_WORKLOADS", ("W1s",))
+    monkeypatch.setattr(options, "RANDOM_WORKLOADS", ("W1s-again",))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    names = ["entries-fp16", *(["language-int8"] if not int8.lacking() else [])]
+    names = ["entries-fp16", "drafts", *(["language-int8"] if not int8.lacking() else [])]
     arguments = ["--recipes", "qwen2-vl-tiny", "--tiny", "--options", ",".join(names), "--repeats", "1"]
     assert options.main([*arguments, "--out", str(tmp_path)]) == 0
     [found] = json.loads((tmp_path / "options.json").read_text())["options"]
@@ -111,4 +123,5 @@ def test_options_run_beside_the_exact_engine(
         assert systems[name]["compared"] == found["workloads"][0]["questions"]
         assert systems[name]["errors"] == 0
     assert systems["entries-fp16"]["agreeing_words"] > 0
+    assert systems["drafts"]["equal"] == systems["drafts"]["compared"]
     assert (tmp_path / "options.md").exists()

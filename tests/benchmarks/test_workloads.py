@@ -51,6 +51,15 @@ def test_questions_differ() -> None:
     assert len({question_text(number) for number in range(600)}) == 600
 
 
+def test_a_scene_is_described_in_turn() -> None:
+    """Each picture four times, one question after the other; what is asked again is asked as the first time."""
+    workload = build("described", RECIPE, FULL, 0)
+    assert [question.picture for question in workload.questions] == [place // 4 for place in range(32)]
+    assert (len({question.text for question in workload.questions}), workload.in_flight) == (4, 1)
+    assert build("W1s-again", RECIPE, FULL, 0).questions == build("W1s", RECIPE, FULL, 0).questions
+    assert build("scenes-again", RECIPE, FULL, 0).is_asked_again
+
+
 def test_a_burst_is_one_request_a_picture() -> None:
     """What may be asked at once is grouped by picture and engine; what comes by and by is not."""
     assert [len(group) for group in build("W2", RECIPE, FULL, 0).groups()] == [8] * 8

@@ -9,8 +9,8 @@ import torch
 
 from checkpoint import load_language
 from lm_server.arena import Move
-from lm_server.engine import Delta, Failed, LackingImages
 from lm_server.sampler import Sampling
+from lm_server.tickets import Delta, Failed, LackingImages
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
 from tests.counted_turns import CountedTurns
 from tests.lm_server.workshop import MIXED, Workshop, ask

@@ -33,3 +33,10 @@ def test_the_tiers_are_as_large_as_was_said(
         return
     assert tiers is not None
     assert (tiers.host_tokens, tiers.disk_tokens) == (host_bytes // TOKEN_BYTES, disk_bytes // TOKEN_BYTES)
+
+
+def test_fewer_than_no_drafts_are_refused() -> None:
+    """0 is none, which is the default; less names the setting."""
+    assert SETTINGS.draft_tokens == 0
+    with pytest.raises(ValueError, match="draft_tokens"):
+        dataclasses.replace(SETTINGS, draft_tokens=-1)

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_server.prompt import ImageRef, ImageSpan, Prompt, segment_keys
-from lm_server.scheduler import Logits, Plan, Scheduler, SchedulerLimits
+from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
 from lm_server.sequence import Sequence, State
+from lm_server.steps import Logits, Plan
 
 
 def prompt(length: int, *cuts: int, image: str | None = None) -> Prompt:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from lm_server.arena import Arena
+from lm_server.drafts import DraftBook, Drafter, topic_of
 from lm_server.prompt import ImageRef, ImageSpan, Prompt, segment_keys
-from lm_server.scheduler import Logits, Plan, Run, Scheduler, SchedulerLimits
+from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import Block, KvLedger
 from lm_server.sequence import Sequence, State
+from lm_server.steps import Logits, Plan, Run
 from lm_server.tiers import Drop, Erase, Read, Restore, Spill, Tiers, Transfer, Write
 
 Tokens = tuple[int, ...]
@@ -111,6 +113,8 @@ class World:
         self.scheduler = Scheduler(self.ledger, limits)
         self.memory = Memory(Arena(budget))
         self.sequences: list[Sequence] = []
+        self.book = DraftBook(seed % 3 * 3, 10_000)
+        self.num_drafted = self.num_accepted = 0
 
     def add(self) -> None:
         """A question about none to three images, or about a long text; its embeddings may be missing."""
@@ -125,6 +129,9 @@ class World:
             choices if scored else (),
             embeddings=embeddings,
         )
+        topic = topic_of(made, one.keys)
+        if topic and self.book.max_tokens and not scored:
+            one.drafter = Drafter(self.book, topic)
         if self.scheduler.tokens_needed(one) <= self.ledger.budget_tokens:
             self.sequences.append(one)
             self.scheduler.add(one)
@@ -195,9 +202,29 @@ class World:
             ):
                 self.scheduler.finish(one)
         elif run.logits is Logits.LAST:
-            one.output.append(self.draw.randrange(100, 200))
-            if len(one.output) == one.max_tokens or self.draw.random() < 0.05:
-                self.scheduler.finish(one)
+            for token in self.next_tokens(run):
+                one.output.append(token)
+                if len(one.output) == one.max_tokens or self.draw.random() < 0.05:
+                    if one.drafter is not None:
+                        one.drafter.keep(one.output)
+                    self.scheduler.finish(one)
+                    return
+
+    def next_tokens(self, run: Run) -> Tokens:
+        """The model's next token behind the last known row, and behind those that were drafted rightly."""
+        draft = run.tokens[run.num_rows - run.num_drafted :]
+        best = [self.next_token(run.sequence, draft[:count]) for count in range(run.num_drafted + 1)]
+        if not draft:
+            return tuple(best)
+        right = self.scheduler.accept(run, tuple(best))
+        self.num_drafted += len(draft)
+        self.num_accepted += right
+        return tuple(best[: right + 1])
+
+    def next_token(self, one: Sequence, draft: Tokens) -> int:
+        """What this model says: numbers that count up, at some places from a new beginning of each question's own."""
+        known = (*one.prompt.tokens[-2:], *one.output, *draft)
+        return 100 + (known[-2] * 7 % 50 if len(known) % 6 == 0 else (known[-1] + 1) % 50)
 
     def check(self) -> None:
         """Every token of the budget is held by exactly one live block."""
@@ -235,7 +262,9 @@ class World:
             case 5 if self.sequences:
                 self.scheduler.finish(self.draw.choice(self.sequences))
             case 6 if self.draw.random() < 0.2:
-                self.ledger.forget(str(self.draw.randrange(NUM_IMAGES)))
+                image_id = str(self.draw.randrange(NUM_IMAGES))
+                self.ledger.forget(image_id)
+                self.book.forget(image_id)
             case _:
                 self.work_on_disk()
 
@@ -291,8 +320,9 @@ def test_random_load_ends_without_a_leak(seed: int) -> None:
 
 
 def test_the_random_load_reaches_every_path() -> None:
-    """What the stress test means to cover does happen in it: evictions, preemptions, and moves between all tiers."""
+    """What the stress test means to cover happens in it: evictions, preemptions, all moves, drafts right and wrong."""
     seen = {"evicted": 0, "preempted": 0, "spilled": 0, "restored": 0, "written": 0, "read": 0, "unreadable": 0}
+    seen |= {"accepted": 0, "rejected": 0}
     for seed in range(12):
         world = World(seed)
         for _ in range(NUM_EVENTS):
@@ -300,6 +330,8 @@ def test_the_random_load_reaches_every_path() -> None:
             world.step()
         seen["evicted"] += world.ledger.num_evicted_tokens
         seen["preempted"] += world.scheduler.num_preempted
+        seen["accepted"] += world.num_accepted
+        seen["rejected"] += world.num_drafted - world.num_accepted
         counts = world.ledger.tiers.counts if world.ledger.tiers else None
         for name in ("spilled", "restored", "written", "read", "unreadable"):
             seen[name] += getattr(counts, name, 0)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lm_server.disk import DiskFolder
-from lm_server.engine import Failed, Finished, LackingImages
 from lm_server.segments import KvLedger
+from lm_server.tickets import Failed, Finished, LackingImages
 from lm_server.tiers import TierCounts
 from tests.lm_server.workshop import Bench, Case, Told, Workshop, ask
 

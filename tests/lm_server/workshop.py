@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 from lm_server.disk import DiskFolder
-from lm_server.engine import Delta, Engine, Event, Failed, Finished, LackingImages, Ticket, Work
+from lm_server.drafts import DraftBook
+from lm_server.engine import Engine
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding, ModelRunner
 from lm_server.sampler import Sampling
 from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
+from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from lm_server.tiers import Tiers
 from tests.families.oracle import Generated, load
 
@@ -133,14 +135,23 @@ class Workshop:
         host_tokens: int = 0,
         disk_tokens: int = 0,
         disk: DiskFolder | None = None,
+        draft_tokens: int = 0,
         **limits: Any,
     ) -> Iterator["Bench"]:
-        """A running engine, with the tiers below its memory that are asked for."""
+        """A running engine, with the tiers below its memory and the drafts that are asked for."""
         options = {"max_rows": 64, "max_rows_alone": 1, "max_running": 64, **limits}
         tiers = Tiers(host_tokens, disk_tokens) if host_tokens else None
         scheduler = Scheduler(KvLedger(kv_tokens, tiers), SchedulerLimits(**options))
         runner = ModelRunner(self.model, kv_tokens * kv_bytes_per_token(self.model.config.text_config))
-        engine = Engine(runner, scheduler, self.tokenizer, end_tokens=self.end_tokens, max_questions=10_000, disk=disk)
+        engine = Engine(
+            runner,
+            scheduler,
+            self.tokenizer,
+            end_tokens=self.end_tokens,
+            max_questions=10_000,
+            disk=disk,
+            drafts=DraftBook(draft_tokens, 1 << 20) if draft_tokens else None,
+        )
         engine.start()
         try:
             yield Bench(self, engine, scheduler, runner)

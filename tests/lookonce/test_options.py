@@ -86,6 +86,14 @@ def test_a_variable_that_cannot_be_read_stops_and_is_named(environment: dict[str
     assert named in output
 
 
+def test_drafting_can_be_said_to_be_off() -> None:
+    """--draft-tokens takes 0, which it is by default, and nothing below."""
+    [setting] = [setting for setting in settings_of(LanguageSettings) if setting.name == "draft_tokens"]
+    assert (setting.default, setting.read("0"), setting.read("8")) == (0, 0, 8)
+    with pytest.raises(typer.BadParameter, match="LOOKONCE_DRAFT_TOKENS"):
+        setting.read("-1")
+
+
 def test_help_tells_each_field_in_its_own_words() -> None:
     """--help shows the comment of a field and its default in a readable form; None is called unset."""
     output = run("--help")[1]
@@ -104,6 +112,7 @@ LANGUAGE = LanguageSettings(
     kv_bytes=1 << 29,
     kv_host_bytes=3 << 28,
     kv_disk_dir="somewhere",
+    draft_tokens=4,
 )
 GATEWAY = GatewaySettings(vision=("a:1",), language=("b:2",), port=0, limits=Limits(images=2, body_bytes=1000))
 

@@ -23,7 +23,7 @@ def test_every_setting_of_every_process_is_offered_once() -> None:
     """`serve` takes what its processes take, but for the addresses that it decides itself."""
     names = [setting.name for setting, _ in serve_options()]
     assert len(names) == len(set(names))
-    assert {"kv_bytes", "kv_host_bytes", "kv_disk_dir", "kv_disk_bytes"} <= set(names)
+    assert {"kv_bytes", "kv_host_bytes", "kv_disk_dir", "kv_disk_bytes", "draft_tokens"} <= set(names)
     assert {"max_image_tokens", "tokens_file", "limit_images", "device_map", "cache_bytes"} <= set(names)
     assert not {"listen", "vision", "language"} & set(names)
 

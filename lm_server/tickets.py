@@ -1,0 +1,105 @@
+"""What goes into the engine and what comes out: questions as work, the ticket of each, the events that tell of it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm_server.prompt import Prompt
+from lm_server.runner import ImageEmbedding
+from lm_server.sampler import Sampler, Sampling
+from lm_server.sequence import Sequence
+from lm_server.text import TextStream
+from rpc.errors import RpcError
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A question as the engine takes it.
+
+    Attributes:
+        prompt: Tokens and all that belongs to them.
+        keys: A segment key for each cut of the prompt.
+        max_tokens: At most this many are generated.
+        sampling: How they are chosen.
+        choices: Token ids of each choice; given, they are scored and nothing is generated.
+        embeddings: By image id; may lack images whose segments are expected to be resident.
+    """
+
+    prompt: Prompt
+    keys: tuple[bytes, ...]
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    choices: tuple[tuple[int, ...], ...] = ()
+    embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of an answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LackingImages:
+    """The question cannot start without these embeddings: call `supply`, or `cancel`."""
+
+    image_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is complete.
+
+    Attributes:
+        finish_reason: "stop" or "length".
+        logprobs: Of each choice: the total natural-log probability of its tokens after the prompt.
+        num_generated: Tokens generated, the end token included.
+        cached_tokens: Prompt tokens that somebody else had computed.
+        first_token_s: Seconds from submission to the first token, or to the scores.
+    """
+
+    finish_reason: str
+    logprobs: tuple[float, ...]
+    num_generated: int
+    cached_tokens: int
+    first_token_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The question has no answer."""
+
+    error: RpcError
+
+
+Event = Delta | LackingImages | Finished | Failed
+Listener = Callable[[Event], None]
+
+
+class Ticket:
+    """A question in the engine. Everything but the constructor belongs to the engine's thread."""
+
+    def __init__(self, work: Work, tokenizer: Any, listener: Listener) -> None:
+        self.work = work
+        self.listener = listener
+        self.sequence = sequence_of(work)
+        self.text = TextStream(tokenizer, work.sampling.stop)
+        self.sampler = Sampler(work.sampling)
+        self.submitted = time.monotonic()
+        self.first_token_s: float | None = None
+        # By choice: the log-probability of its first token, and of the rest once its branch has run.
+        self.first_logprobs: list[float] = []
+        self.rest_logprobs: list[float] = []
+
+    def note_first_token(self) -> None:
+        """Keeps the time of the first token."""
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self.submitted
+
+
+def sequence_of(work: Work) -> Sequence:
+    """What the scheduler is given of a question."""
+    max_tokens = 0 if work.choices else work.max_tokens
+    return Sequence(work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings))
