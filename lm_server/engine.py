@@ -7,8 +7,10 @@ threads may call only puts a command into the engine's inbox; whatever it has to
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -32,7 +34,8 @@ class Engine:
 
     `end_tokens` end an answer. `max_questions` bounds the questions that are taken in and not yet answered. `on_broken`
     is called from the engine's thread when it can answer nothing any more. `disk` is what a disk tier needs. With
-    `drafts`, greedy answers about images go several tokens a step where earlier ones help; they stay the same.
+    `drafts`, greedy answers about images go several tokens a step where earlier ones help; they stay the same. What has
+    waited for `max_wait_s` with nothing of it computed is refused.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Engine:
         on_broken: Callable[[], None] = lambda: None,
         disk: DiskFolder | None = None,
         drafts: DraftBook | None = None,
+        max_wait_s: float | None = None,
     ) -> None:
         self._on_broken = on_broken
         self._runner = runner
@@ -56,6 +60,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._memory = TierMemory(scheduler, runner.memory, runner.kv_bytes_per_token, self._inbox.put, disk)
         self._drafts = drafts
+        self._max_wait_s = max_wait_s
         self._tickets: dict[EngineSequence, Ticket] = {}
         self._num_pending = 0
         self._pending_lock = threading.Lock()
@@ -167,6 +172,7 @@ class Engine:
 
     def step(self) -> None:
         """Schedules, runs, chooses and collects once."""
+        self._refuse_overdue()
         plan = self._scheduler.schedule()
         self._memory.carry_out(plan.transfers, plan.freed)
         self._ask_for_images(plan)
@@ -186,6 +192,20 @@ class Engine:
         metrics.STEP_ROWS.observe(sum(run.num_rows for run in plan.runs))
         for index, rows in found.items():
             self._collect(plan.runs[index], rows)
+
+    def _refuse_overdue(self) -> None:
+        """Refuses what nobody may be waiting for any more, rather than be late with everything that comes after it."""
+        if self._max_wait_s is None:
+            return
+        latest = time.monotonic() - self._max_wait_s
+        # In the order in which they came.
+        old = list(takewhile(lambda ticket: ticket.submitted < latest, self._tickets.values()))
+        for ticket in old:
+            if not ticket.sequence.is_begun:
+                metrics.OVERDUE.inc()
+                self._end(ticket)
+                error = f"the question has waited for {self._max_wait_s:g} s: this server has more than it can answer"
+                self._tell(ticket, Failed(Overloaded(error, retry_after_s=max(self._max_wait_s / 2, 1.0))))
 
     def _collect(self, run: Run, found: NextTokens) -> None:
         ticket = self._tickets.get(run.sequence)

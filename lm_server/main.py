@@ -191,6 +191,7 @@ def make_engine(
         tokenizer,
         end_tokens=frozenset(half.description.eos_token_ids),
         max_questions=settings.max_questions,
+        max_wait_s=settings.max_wait_s,
         on_broken=on_broken,
         disk=DiskFolder(Path(settings.kv_disk_dir)) if settings.kv_disk_dir else None,
         drafts=DraftBook(settings.draft_tokens, DRAFT_BYTES) if settings.draft_tokens else None,

@@ -12,6 +12,9 @@ DRAFTED_TOKENS = Counter(
 )
 ACCEPTED_TOKENS = Counter("lookonce_accepted_tokens_total", "Of these, the tokens that were right and were used.")
 QUESTIONS = Counter("lookonce_questions_total", "Questions by outcome: stop, length, error or cancelled.", ["outcome"])
+OVERDUE = Counter(
+    "lookonce_questions_overdue_total", "Questions refused because they had waited too long; with --max-wait-s."
+)
 STEP_ROWS = Histogram(
     "lookonce_step_rows", "Rows of a step of the engine.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 )

@@ -60,6 +60,17 @@ class Sequence:
     drafter: Drafter | None = None
 
     @property
+    def is_begun(self) -> bool:
+        """Whether something was computed that only it, or whoever shares its unfinished prefix, has waited for."""
+        if self.output or self.num_scored:
+            return True
+        if self.tail is None:
+            return False
+        return self.tail.num_computed > 0 or any(
+            0 < segment.block.num_computed < segment.num_tokens for segment in self.path
+        )
+
+    @property
     def path_tokens(self) -> int:
         """Prompt tokens that stand in shared segments."""
         return self.prompt.cuts[-1] if self.prompt.cuts else 0

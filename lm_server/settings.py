@@ -45,6 +45,9 @@ class LanguageSettings:
     draft_tokens: int = 0
     # Questions taken in and not yet answered; more are refused.
     max_questions: int = 4096
+    # A question that has waited so long with nothing of it computed is refused, so that those after it are answered in
+    # time. None: it waits as long as whoever asked.
+    max_wait_s: float | None = None
     # Images in one request.
     max_images: int = 64
     # Choices of one question.
@@ -77,6 +80,7 @@ class LanguageSettings:
             "kv_disk_bytes",
             "max_running",
             "max_questions",
+            "max_wait_s",
             "default_max_tokens",
             "max_entry_bytes",
             "max_request_bytes",

@@ -10,11 +10,15 @@ _SMOOTHING = 0.2
 
 
 class Admission:
-    """Counts the images that wait; refuses beyond the bounds, telling when to try again."""
+    """Counts the images that wait; refuses beyond the bounds, telling when to try again.
 
-    def __init__(self, max_images: int, max_bytes: int) -> None:
+    With `max_wait_s`, an image is refused as well that would wait longer, judging by what the last ones took.
+    """
+
+    def __init__(self, max_images: int, max_bytes: int, max_wait_s: float | None = None) -> None:
         self._max_images = max_images
         self._max_bytes = max_bytes
+        self._max_wait_s = max_wait_s
         self._images = 0
         self._bytes = 0
         self._seconds_an_image = 0.1
@@ -22,7 +26,9 @@ class Admission:
     @contextmanager
     def place(self, image_bytes: int) -> Iterator[None]:
         """Holds a place for one image. Raises `Overloaded` where there is none."""
-        if self._images >= self._max_images or (self._images and self._bytes + image_bytes > self._max_bytes):
+        is_late = self._max_wait_s is not None and self._images * self._seconds_an_image > self._max_wait_s
+        is_full = self._images >= self._max_images or (self._images and self._bytes + image_bytes > self._max_bytes)
+        if is_full or is_late:
             raise Overloaded("too many images are waiting to be encoded", retry_after_s=self.wait_s)
         self._images += 1
         self._bytes += image_bytes

@@ -91,7 +91,7 @@ class VisionWorker:
             self.preprocessor,
             self.form,
             ImageLimits(settings.max_image_pixels),
-            Admission(settings.max_waiting_images, settings.max_waiting_bytes),
+            Admission(settings.max_waiting_images, settings.max_waiting_bytes, settings.max_wait_s),
             settings.batch_images,
         )
         library = Library(self.store, EntryCache(settings.local_cache_bytes), self.form)

@@ -39,6 +39,8 @@ class VisionSettings:
     max_waiting_images: int = 256
     # Uploaded bytes of all those images together.
     max_waiting_bytes: int = 512 * MIB
+    # An image that would wait longer than this to be encoded is refused. None: however long it takes.
+    max_wait_s: float | None = None
     # How long an embedding is kept.
     entry_ttl_s: float = 7 * DAY_S
     # How long the uploaded bytes are kept, and with them the image id.
@@ -67,6 +69,7 @@ class VisionSettings:
             "max_batch_images",
             "max_waiting_images",
             "max_waiting_bytes",
+            "max_wait_s",
             "entry_ttl_s",
             "original_ttl_s",
             "max_entry_bytes",

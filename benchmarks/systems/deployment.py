@@ -35,6 +35,7 @@ class Deployment:
 
     Attributes:
         place: Where both halves compute.
+        flags: More of them, for each worker.
         vision: Address of the vision worker.
         language: Addresses of the language workers.
         gateways: Their URLs; empty without gateways.
@@ -42,6 +43,7 @@ class Deployment:
 
     with_gateways: bool
     place: Place = CPU
+    flags: tuple[str, ...] = ()
     vision: str = ""
     language: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
@@ -56,7 +58,7 @@ class Deployment:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         self.vision, self.language = addresses[0], tuple(addresses[1 : 1 + doors])
         store = self._start_store()
-        worker = ["--model", str(checkpoint), "--log-level", "warning", "--cache", store]
+        worker = [*self.flags, "--model", str(checkpoint), "--log-level", "warning", "--cache", store]
         # As `lookonce serve` does, where all workers share the cores.
         turns = self._held.enter_context(embedded.private_directory()) / "turns"
         worker += ["--turns", str(turns), "--device", self.place.device, "--dtype", self.place.dtype]

@@ -22,17 +22,21 @@ END = "[DONE]"
 
 
 class OverHttp:
-    """A `System`: store, vision worker, language workers, and a gateway before each of these."""
+    """A `System`: store, vision worker, language workers, and a gateway before each of these.
+
+    `flags` go to every worker.
+    """
 
     name = "lookonce-http"
 
-    def __init__(self, place: Place = CPU) -> None:
+    def __init__(self, place: Place = CPU, flags: tuple[str, ...] = ()) -> None:
         self._place = place
+        self._flags = flags
         self.deployment = Deployment(with_gateways=True, place=place)
 
     def start(self, checkpoint: Path, kv_tokens: int | None = None, doors: int = 1) -> None:
         """Starts the processes."""
-        self.deployment = Deployment(with_gateways=True, place=self._place)
+        self.deployment = Deployment(with_gateways=True, place=self._place, flags=self._flags)
         self.deployment.start(checkpoint, kv_tokens, doors)
 
     def run(self, workload: Workload) -> Outcome:

@@ -136,6 +136,7 @@ class Workshop:
         disk_tokens: int = 0,
         disk: DiskFolder | None = None,
         draft_tokens: int = 0,
+        max_wait_s: float | None = None,
         **limits: Any,
     ) -> Iterator["Bench"]:
         """A running engine, with the tiers below its memory and the drafts that are asked for."""
@@ -151,6 +152,7 @@ class Workshop:
             max_questions=10_000,
             disk=disk,
             drafts=DraftBook(draft_tokens, 1 << 20) if draft_tokens else None,
+            max_wait_s=max_wait_s,
         )
         engine.start()
         try:

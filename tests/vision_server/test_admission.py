@@ -30,6 +30,18 @@ def test_the_queue_is_bounded_in_bytes() -> None:
         pass
 
 
+def test_what_would_wait_too_long_is_refused() -> None:
+    """With images that take a second each, the fourth would wait for three; nothing is known before the first."""
+    admission = Admission(max_images=100, max_bytes=1000, max_wait_s=2.5)
+    for _ in range(100):
+        admission.learn(1.0)
+    with contextlib.ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(admission.place(1))
+        with pytest.raises(Overloaded), admission.place(1):
+            pass
+
+
 def test_a_place_is_given_back_after_a_failure() -> None:
     """A failed image leaves no place taken."""
     admission = Admission(max_images=1, max_bytes=100)
