@@ -1,6 +1,6 @@
 """Loading one half: find its tensors, check them all, read them, and hand over a module that is whole."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,14 @@ def load_language(
     device: str = "cpu",
     device_map: str | Mapping[str, str | int] | None = None,
     offload_folder: Path | None = None,
+    on_table: Callable[[nn.Module], object] | None = None,
 ) -> LoadedLanguage:
     """Load everything but the tower, reading no other bytes and opening no shard without language tensors.
 
     `device_map` ("auto", "balanced", "balanced_low_0", "sequential", or a map from module names) takes the place of
-    `device`; what it sends to "disk" is written to `offload_folder`. Raises as load_vision does.
+    `device`; what it sends to "disk" is written to `offload_folder`. On one device, `on_table` is called with the
+    module as soon as its token table and a tied head are there, before anything else is read. Raises as load_vision
+    does.
     """
     description = describe(model_dir)
     torch_dtype = resolve_dtype(model_dir, dtype, Half.LANGUAGE)
@@ -88,7 +91,7 @@ def load_language(
     if device_map is not None:
         placement = spread(module, device_map, offload_folder, torch_dtype)
     module.generation_config = _generation_config(model_dir, description)
-    report = _fill(module, half_plan, torch_dtype, placement)
+    report = _fill(module, half_plan, torch_dtype, placement, on_table if device_map is None else None)
     return LoadedLanguage(module.eval(), description, torch_dtype, report)
 
 
@@ -114,10 +117,17 @@ def _plan(model_dir: Path, description: ModelDescription, module: nn.Module, hal
     return plan(survey(model_dir, family, half), needed_by(module, half, description), family, description.name)
 
 
-def _fill(module: nn.Module, half_plan: Plan, dtype: torch.dtype, placement: Placement) -> LoadReport:
+def _fill(
+    module: nn.Module,
+    half_plan: Plan,
+    dtype: torch.dtype,
+    placement: Placement,
+    on_table: Callable[[nn.Module], object] | None = None,
+) -> LoadReport:
     """Read and place every tensor of the plan; every fault is looked for before any is raised."""
     faults = [*half_plan.faults, *check_tie(half_plan)]
-    for match in half_plan.matches:
+    # The table first: nothing else takes room yet while it is there twice.
+    for match in sorted(half_plan.matches, key=lambda match: match.name != EMBEDDING):
         try:
             tensor = read_tensor(match, dtype, half_plan.half)
         except TensorFault as exc:
@@ -125,6 +135,10 @@ def _fill(module: nn.Module, half_plan: Plan, dtype: torch.dtype, placement: Pla
             continue
         if not faults:
             _place(module, match, tensor, placement, tied=half_plan.tied)
+            # Another name for it would keep it.
+            del tensor
+            if on_table is not None and match.name == EMBEDDING:
+                on_table(module)
     if faults:
         raise CheckpointError(faults, half_plan.model_name)
     placement.finish(module)

@@ -2,6 +2,7 @@
 
 from kernels.linear import PackedLinear, PlainLinear, make_linear, pack_linears, pack_patch_embedding
 from kernels.process import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
+from kernels.table import PackedTable, packed_table
 from kernels.tower import pack_tower_blocks
 from kernels.turns import ALONE, Alone, Turns, TurnsUnusable, open_turns
 
@@ -9,6 +10,7 @@ __all__ = [
     "ALONE",
     "Alone",
     "PackedLinear",
+    "PackedTable",
     "PlainLinear",
     "Turns",
     "TurnsUnusable",
@@ -19,5 +21,6 @@ __all__ = [
     "pack_linears",
     "pack_patch_embedding",
     "pack_tower_blocks",
+    "packed_table",
     "return_freed_memory",
 ]

@@ -61,6 +61,12 @@ class PackedLinear(nn.Module):
         self._bias = None if bias is None else bias.detach()
         self._name, self._algorithm = activation
 
+    @property
+    def packed(self) -> torch.Tensor:
+        """The weight in oneDNN's layout, opaque to torch."""
+        packed: torch.Tensor = self._packed
+        return packed
+
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """The layer's output, activated."""
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(

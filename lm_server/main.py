@@ -37,6 +37,7 @@ from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
 from lm_server.service import LanguageServicer, WorkerFacts
 from lm_server.settings import MIB, LanguageSettings
+from lm_server.tied import hold_table_once
 from lm_server.tiers import Tiers
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import RpcError
@@ -66,6 +67,7 @@ def run(settings: LanguageSettings) -> int:
             device=settings.device,
             device_map=settings.device_map,
             offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
+            on_table=hold_table_once,
         )
         return asyncio.run(_serve(settings, half, store))
     except (

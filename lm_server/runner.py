@@ -13,6 +13,7 @@ from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
 from lm_server.layers import StepInputs, make_layers
 from lm_server.steps import Logits, Run
+from lm_server.tied import embedded_dtype, hold_table_once, input_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,15 @@ class ModelRunner:
         self._turns = turns
         self._text = model.model.language_model
         self.layers = make_layers(self._text)
+        hold_table_once(model)
         pack_linears(model)
         self._lm_head = model.lm_head
         config = self._text.config
         config._attn_implementation = NAME
-        weight = self._text.embed_tokens.weight
-        # Offloaded weights are on no device; their hooks move what comes in.
-        self._device = "cpu" if weight.is_meta else weight.device
+        self._device = input_device(self._text.embed_tokens)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         values_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim
-        self.kv_bytes_per_token: int = values_per_token * self._text.embed_tokens.weight.element_size()
+        self.kv_bytes_per_token: int = values_per_token * embedded_dtype(self._text.embed_tokens).itemsize
         self.kv_tokens = kv_bytes // self.kv_bytes_per_token
         self.memory = KvMemory(config.num_hidden_layers, self.kv_tokens)
 

@@ -22,15 +22,13 @@ class SchedulerLimits:
     """The bounds of a step and of the running batch.
 
     Attributes:
-        max_rows: Rows in one step while a stream runs, decoding and prefilling together.
-        max_rows_alone: Rows in one step while none does, and nobody is kept waiting for a next token.
+        max_rows: Rows in one step, decoding and prefilling together.
         max_running: Sequences in the batch.
         growth_tokens: A sequence is admitted where all that run can go on by this many tokens. What is reserved is
             only what each has: prefixes are not evicted for tokens that may never come.
     """
 
     max_rows: int = 512
-    max_rows_alone: int = 2048
     max_running: int = 256
     growth_tokens: int = 32
 
@@ -203,12 +201,8 @@ class Scheduler:
 
     # The rows of a step
 
-    def _most_rows(self) -> int:
-        is_streaming = any(_is_decoding(sequence) for sequence in self.running)
-        return self.limits.max_rows if is_streaming else max(self.limits.max_rows, self.limits.max_rows_alone)
-
     def _plan_runs(self) -> list[Run]:
-        step = Step(self._most_rows())
+        step = Step(self.limits.max_rows)
         decoding = self._make_decoding_room(step.rows_left)
         # Each has its row before any has a drafted one, and at least as much is left for prefill as goes to drafts.
         step.draft_rows_left = (step.rows_left - len(decoding)) // 2

@@ -21,6 +21,7 @@ from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_k
 from lm_server.runner import ImageEmbedding
 from lm_server.settings import LanguageSettings
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
+from lm_server.tied import hold_table_once
 from vision_server.decode import ImageLimits, decode
 from vision_server.encoder import Embedding, VisionTower
 from vision_server.preprocess import ImagePreprocessor, PreparedImage
@@ -61,7 +62,7 @@ class Worker:
         return VisionTower(load_vision(model_dir, dtype=self._setup.dtype, device=self._setup.device))
 
     def _load_half(self, model_dir: Path) -> LoadedLanguage:
-        return load_language(model_dir, dtype=self._setup.dtype, device=self._setup.device)
+        return load_language(model_dir, dtype=self._setup.dtype, device=self._setup.device, on_table=hold_table_once)
 
     def _entry(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor of an embedding, as an entry keeps it."""

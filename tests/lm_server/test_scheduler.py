@@ -26,7 +26,7 @@ def sequence(made: Prompt, max_tokens: int = 4, **options: object) -> Sequence:
 
 def scheduler(budget: int = 1000, **limits: int) -> Scheduler:
     """A scheduler with small limits."""
-    options = {"max_rows": 16, "max_rows_alone": 1, "max_running": 8, "growth_tokens": 2, **limits}
+    options = {"max_rows": 16, "max_running": 8, "growth_tokens": 2, **limits}
     return Scheduler(KvLedger(budget), SchedulerLimits(**options))
 
 
@@ -148,16 +148,6 @@ def test_a_forgotten_image_is_never_found_again() -> None:
     while running.state is not State.FINISHED:
         step(made)
     assert made.ledger.used_tokens == 0
-
-
-def test_a_step_is_long_only_while_no_stream_waits_for_it() -> None:
-    """With nothing decoding a whole prompt goes in at once; beside a stream it is cut to the row limit."""
-    made = scheduler(max_rows=16, max_rows_alone=100)
-    made.add(sequence(prompt(60), max_tokens=4))
-    assert [run.num_rows for run in step(made).runs] == [60]
-    made.add(sequence(prompt(60), max_tokens=4))
-    beside = [run.num_rows for run in step(made).runs]
-    assert beside == [1, 15]
 
 
 @pytest.mark.parametrize(("max_tokens", "num_generated"), [(16, 16), (512, 16), (512, 80)])

@@ -106,7 +106,6 @@ class World:
         self.ledger = KvLedger(budget, tiers)
         limits = SchedulerLimits(
             max_rows=self.draw.choice([8, 16, 64]),
-            max_rows_alone=self.draw.choice([8, 24, 100]),
             max_running=8,
             growth_tokens=self.draw.choice([0, 2, 64]),
         )
@@ -160,7 +159,7 @@ class World:
         self.check()
         assert was_idle or plan.runs or self.scheduler.is_idle, "the engine would spin"
         limits = self.scheduler.limits
-        assert sum(run.num_rows for run in plan.runs) <= max(limits.max_rows, limits.max_rows_alone, 4)
+        assert sum(run.num_rows for run in plan.runs) <= max(limits.max_rows, 4)
         if plan.runs and self.draw.random() < 0.03:
             self.scheduler.abandon()
             for failed in {id(run.sequence): run.sequence for run in plan.runs}.values():

@@ -140,7 +140,7 @@ class Workshop:
         **limits: Any,
     ) -> Iterator["Bench"]:
         """A running engine, with the tiers below its memory and the drafts that are asked for."""
-        options = {"max_rows": 64, "max_rows_alone": 1, "max_running": 64, **limits}
+        options = {"max_rows": 64, "max_running": 64, **limits}
         tiers = Tiers(host_tokens, disk_tokens) if host_tokens else None
         scheduler = Scheduler(KvLedger(kv_tokens, tiers), SchedulerLimits(**options))
         runner = ModelRunner(self.model, kv_tokens * kv_bytes_per_token(self.model.config.text_config))
