@@ -46,7 +46,9 @@ class VisionTower:
         if self._threads is not None:
             torch.set_num_threads(self._threads)
             self._threads = None
-        patches = torch.cat([image.patches for image in images]).to(self._device, self._dtype)
+        # One image's are not copied.
+        patches = images[0].patches if len(images) == 1 else torch.cat([image.patches for image in images])
+        patches = patches.to(self._device, self._dtype)
         grids = torch.tensor([image.grid for image in images], dtype=torch.int64, device=self._device)
         with self._turns.taken():
             output = self._model(patches, grid_thw=grids, return_dict=True)
