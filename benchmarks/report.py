@@ -76,8 +76,16 @@ def first_token_rows(result: WorkloadResult) -> list[tuple[str, ...]]:
     for name, one in result.systems.items():
         first, second = one.first_token(0), one.first_token(1)
         if first is not None and second is not None:
-            found.append((name, f"{first * 1e3:.1f}", f"{second * 1e3:.1f}"))
+            found.append((name, *_milliseconds(first, second)))
+    if found and result.limit_s:
+        # Both questions' rows are counted with their mean length.
+        one = result.limit_s["suffix"] / result.questions
+        found.append(("computed limit", *_milliseconds(result.limit_s["encode"] + result.limit_s["prefix"] + one, one)))
     return found
+
+
+def _milliseconds(*seconds: float) -> tuple[str, ...]:
+    return tuple(f"{each * 1e3:.1f}" for each in seconds)
 
 
 def heading(report: Report) -> str:

@@ -10,7 +10,6 @@ from kernels.attention import attend, attend_blocks
 from kernels.linear import GELU_TANH, SILU, Activation, make_linear
 from kernels.rotary import neighbours, rotate, rotation
 
-
 # So many rows go through a feed-forward part at a time: what lies between its products is several times as wide.
 MLP_ROWS = 512
 

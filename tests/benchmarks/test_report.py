@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks.bars import bars
 from benchmarks.comparing import compare
 from benchmarks.plots import draw
-from benchmarks.report import markdown, print_report
+from benchmarks.report import first_token_rows, markdown, print_report
 from benchmarks.results import Report, SystemResult, WorkloadResult, load
 from benchmarks.workload import Answer
 
@@ -70,6 +70,15 @@ def test_ratios_are_taken_against_the_fastest_vllm(report: Report) -> None:
     assert next(bar for bar in bars(report) if bar.name.startswith("W1, vllm")).found == pytest.approx(5.0 / 4.5)
     report.workloads[0].systems["vllm:16384"] = SystemResult([9.0])
     assert next(bar for bar in bars(report) if bar.name.startswith("W1, vllm")).found == pytest.approx(6.2 / 4.5)
+
+
+def test_first_tokens_are_set_beside_their_limit() -> None:
+    """The first question waits for encoding and prefix, the second for its own rows alone."""
+    measured = {"vllm": SystemResult([1.0], first_token_s=[[0.5, 0.1]])}
+    result = WorkloadResult("W3", 1, 2, 576, systems=measured)
+    assert first_token_rows(result) == [("vllm", "500.0", "100.0")]
+    result.limit_s = {"encode": 0.2, "prefix": 0.1, "suffix": 0.04, "decode": 0.3}
+    assert first_token_rows(result)[1] == ("computed limit", "320.0", "20.0")
 
 
 def test_words_before_the_first_difference_are_counted() -> None:
