@@ -15,8 +15,10 @@ from pathlib import Path
 
 import torch
 
-# The pause between two looks at locks that others hold.
-POLL_S = 0.0003
+# The pauses between looks at locks that others hold: short at first, since a decoding step is over soon, then longer,
+# since every look takes a little of a core from whoever computes.
+FIRST_POLL_S = 0.0003
+LAST_POLL_S = 0.002
 # A holder that keeps its turn longer than this may have been stopped: it is no longer waited for until it lets go.
 PATIENCE_S = 2.0
 # A turn that others wait for is passed on after this, at the next opportunity. Shorter ones stall streams less; longer
@@ -142,8 +144,10 @@ def _num_cores() -> int:
 
 
 def _until(condition: Callable[[], bool], end: float) -> bool:
+    pause_s = FIRST_POLL_S
     while not condition():
         if time.monotonic() >= end:
             return False
-        time.sleep(POLL_S)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, LAST_POLL_S)
     return True
