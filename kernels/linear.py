@@ -105,7 +105,8 @@ def pack_linears(module: nn.Module) -> int:
     Left alone: layers on another device or offloaded, dtypes that this processor's oneDNN does not take, subclasses.
     """
     packed = 0
-    for parent in list(module.modules()):
+    # Kept in a list, a layer that is replaced would go on holding its weights to the end.
+    for parent in [each for each in module.modules() if type(each) is not nn.Linear]:
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and not hasattr(child, "_hf_hook") and can_pack(child.weight):
                 setattr(parent, name, PackedLinear(child.weight, child.bias))

@@ -1,5 +1,8 @@
 """Packed linear layers against torch's own."""
 
+import weakref
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -43,6 +46,22 @@ def test_only_plain_linears_are_replaced() -> None:
     assert isinstance(module[1][1], PackedLinear)
     assert isinstance(module[2], nn.Embedding)
     assert sum(parameter.numel() for parameter in module.parameters()) == 16 + 12
+
+
+def test_plain_weights_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a layer is packed, those before it have given up their plain weights: never two of them are there twice."""
+    module = nn.Sequential(*(nn.Sequential(nn.Linear(16, 16)) for _ in range(8)))
+    plain = [weakref.ref(layer[0].weight) for layer in module]  # type: ignore[index]  # Sequential's
+    alive: list[int] = []
+    pack = PackedLinear.__init__
+
+    def counting(self: PackedLinear, *args: Any) -> None:
+        alive.append(sum(each() is not None for each in plain))
+        pack(self, *args)
+
+    monkeypatch.setattr(PackedLinear, "__init__", counting)
+    assert pack_linears(module) == 8
+    assert alive[-1] <= 2
 
 
 def test_what_cannot_be_packed_is_left_alone() -> None:
