@@ -79,8 +79,9 @@ def first_token_rows(result: WorkloadResult) -> list[tuple[str, ...]]:
             found.append((name, *_milliseconds(first, second)))
     if found and result.limit_s:
         # Both questions' rows are counted with their mean length.
-        one = result.limit_s["suffix"] / result.questions
-        found.append(("computed limit", *_milliseconds(result.limit_s["encode"] + result.limit_s["prefix"] + one, one)))
+        own_s = result.limit_s["suffix"] / result.questions
+        before_s = result.limit_s["encode"] + result.limit_s["prefix"]
+        found.append(("computed limit", *_milliseconds(before_s + own_s, own_s)))
     return found
 
 
