@@ -11,7 +11,7 @@ from gateway.metrics import Metrics, Timed
 from gateway.schema import ErrorBody
 from gateway.service import open_service
 from gateway.settings import GatewaySettings
-from gateway.tenant import read_tenants
+from gateway.tenant import WatchedTenants
 
 ROUTERS = (chat.router, answers.router, uploads.router, status.router, playground.router)
 DESCRIPTION = "Look once, ask many: questions about images, answered by a vision and a language half."
@@ -25,7 +25,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         OSError: the tokens file cannot be read.
     """
     metrics = Metrics()
-    tenants = read_tenants(settings.tokens_file)
+    tenants = WatchedTenants(settings.tokens_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,14 +1,21 @@
 """Who a request belongs to. The one place that turns a bearer token into a tenant."""
 
 import hashlib
+import logging
+import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import Unauthorized
 
+logger = logging.getLogger(__name__)
+
 PUBLIC = "public"
+# A changed file counts from the first request this long after it was last looked at.
+LOOK_S = 1.0
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 BEARER = "bearer "
 
@@ -65,3 +72,44 @@ def read_tenants(path: str | None) -> Tenants:
     if not known:
         raise ValueError("tokens file: it holds no token")
     return Tenants(known)
+
+
+class WatchedTenants:
+    """The tokens of a file, read again when it changes. A file that cannot be read any more changes nothing.
+
+    Raises what `read_tenants` raises, when it is made.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+        self._tenants = read_tenants(path)
+        self._looked = time.monotonic()
+
+    def of(self, authorization: str | None) -> str:
+        """The tenant of an `Authorization` header. Raises `Unauthorized`."""
+        if self._path is not None and time.monotonic() - self._looked >= LOOK_S:
+            self._look()
+        return self._tenants.of(authorization)
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        try:
+            stamp = _stamp(self._path)
+            if stamp == self._stamp:
+                return
+            # Also where it is no good: it is told of once.
+            self._stamp = stamp
+            self._tenants = read_tenants(self._path)
+        except (OSError, ValueError) as exc:
+            logger.error("the tokens stay as they were: %s", exc)  # noqa: TRY400 - the message says it all
+        else:
+            logger.info("tokens read again", extra={"tokens": len(self._tenants.by_digest)})
+
+
+def _stamp(path: str | None) -> tuple[int, int, int] | None:
+    """What differs when a file has changed or another took its place."""
+    if path is None:
+        return None
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size, found.st_ino

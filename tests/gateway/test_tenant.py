@@ -1,8 +1,10 @@
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
+from gateway import tenant
 from gateway.errors import Unauthorized
 from gateway.tenant import Tenants, read_tenants
 from tests.gateway.conftest import Line, StartLine
@@ -44,6 +46,45 @@ async def test_every_route_but_health_asks_for_a_token(guarded: Line) -> None:
             assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
             assert reply.json()["error"]["type"] == "authentication_error"
     assert (await guarded.client.get("/health")).json() == {"status": "ok"}
+
+
+async def test_no_described_route_is_forgotten(guarded: Line) -> None:
+    """Every method of every path that the gateway says it serves is 401 without a token, but for /health."""
+    described = (await guarded.client.get("/openapi.json", headers={"Authorization": "Bearer secret-a"})).json()
+    assert len(described["paths"]) >= 7
+    for path, methods in described["paths"].items():
+        for method in methods:
+            reply = await guarded.client.request(method.upper(), re.sub(r"\{\w+\}", "img_a", path))
+            assert reply.status_code == (200 if path == "/health" else 401)
+
+
+async def test_changed_tokens_count_without_a_restart(
+    guarded: Line, tokens_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token that is added lets in, one that is taken away no longer does; a bad file leaves all as it was."""
+    monkeypatch.setattr(tenant, "LOOK_S", 0.0)
+
+    async def status(token: str) -> int:
+        return (await guarded.client.get("/v1/images/img_a", headers={"Authorization": f"Bearer {token}"})).status_code
+
+    _write(tokens_file, "secret-a alice\nsecret-c carol\n")
+    assert [await status(token) for token in ("secret-a", "secret-b", "secret-c")] == [404, 401, 404]
+    for bad in ("only-a-token\n", "# none\n"):
+        _write(tokens_file, bad)
+        assert [await status(token) for token in ("secret-c", "only-a-token")] == [404, 401]
+    assert "line 1" in caplog.text
+    _write(tokens_file, None)
+    assert await status("secret-c") == 404
+    _write(tokens_file, "secret-d dave\n")
+    assert [await status(token) for token in ("secret-c", "secret-d")] == [401, 404]
+
+
+def _write(path: str, text: str | None) -> None:
+    """Puts a text where the tokens are, or takes the file away."""
+    if text is None:
+        Path(path).unlink()
+    else:
+        Path(path).write_text(text)
 
 
 async def test_tenants_do_not_see_each_others_images(guarded: Line) -> None:
