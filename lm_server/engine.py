@@ -25,6 +25,7 @@ from lm_server.steps import Plan, Run
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
+from rpc.heartbeat import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ class Engine:
     is called from the engine's thread when it can answer nothing any more. `disk` is what a disk tier needs. With
     `drafts`, greedy answers about images go several tokens a step where earlier ones help; they stay the same. What has
     waited for `max_wait_s` with nothing of it computed is refused.
+
+    Attributes:
+        is_broken: It can answer nothing any more.
+        pulse: Since when it has been at its step.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Engine:
         self._pending_lock = threading.Lock()
         self._stopping = False
         self.is_broken = False
+        self.pulse = Pulse()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
 
     # Called from any thread
@@ -179,7 +185,8 @@ class Engine:
         if not plan.runs:
             return
         try:
-            found = self._runner.run(plan.runs)
+            with self.pulse.working():
+                found = self._runner.run(plan.runs)
         except Exception as exc:
             if not self._runner.memory.is_intact:
                 # No prefix is what its key says any more.

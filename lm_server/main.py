@@ -41,6 +41,7 @@ from lm_server.tied import hold_table_once
 from lm_server.tiers import Tiers
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import RpcError
+from rpc.heartbeat import Heartbeat
 from rpc.server import GrpcServer, serve_until_signal
 from telemetry.log import configure
 
@@ -143,8 +144,11 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     servicer = LanguageServicer(answerer, engine, pairing, store, facts, limits)
     language_pb2_grpc.add_LanguageServiceServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
 
+    heartbeat = Heartbeat(engine.pulse, server.set_serving, settings.hang_s)
+
     async def ready(port: int) -> None:
         pairing.start()
+        heartbeat.start()
         await server.set_serving(True)
         logger.info("serving", extra={"port": port, "bytes_read": half.report.bytes_read})
 
@@ -152,6 +156,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     try:
         await serve_until_signal(server, settings.listen, grace_s=settings.grace_s, ready=ready)
     finally:
+        await heartbeat.close()
         await asyncio.to_thread(engine.stop)
         await pairing.close()
         if store is not None:

@@ -48,6 +48,8 @@ class LanguageSettings:
     # A question that has waited so long with nothing of it computed is refused, so that those after it are answered in
     # time. None: it waits as long as whoever asked.
     max_wait_s: float | None = None
+    # A step that takes longer is taken for hung: health says NOT_SERVING until the model goes on.
+    hang_s: float = 120.0
     # Images in one request.
     max_images: int = 64
     # Choices of one question.
@@ -81,6 +83,7 @@ class LanguageSettings:
             "max_running",
             "max_questions",
             "max_wait_s",
+            "hang_s",
             "default_max_tokens",
             "max_entry_bytes",
             "max_request_bytes",

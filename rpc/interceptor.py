@@ -4,6 +4,7 @@ from __future__ import annotations  # grpc generic types exist in its stubs only
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,7 +49,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         name = handler_call_details.method
         decode, encode = _tolerant(handler.request_deserializer), handler.response_serializer
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_stream(name, handler.unary_stream), decode, encode)
+            behaviour = handler.unary_stream
+            # The health service's Watch is no generator: it writes to its context.
+            wrapped = _stream if inspect.isasyncgenfunction(behaviour) else _unary
+            return grpc.unary_stream_rpc_method_handler(wrapped(name, behaviour), decode, encode)
         return grpc.unary_unary_rpc_method_handler(_unary(name, handler.unary_unary), decode, encode)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cache import BytesLike, Damage, DamagedEntry, Header, decode_header, entry_key, image_id, original_key
 from rpc.errors import NotFound, Unavailable
+from rpc.heartbeat import Pulse
 from vision_server.decode import DECODE_VERSION
 from vision_server.flights import Flights
 from vision_server.library import Library
@@ -70,6 +71,11 @@ class Images:
         self._form = form
         self._times = times
         self._flights: Flights[Found] = Flights()
+
+    @property
+    def pulse(self) -> Pulse:
+        """Since when the tower has been at its images."""
+        return self._pipeline.pulse
 
     async def upload(self, tenant: str, image: bytes) -> ImageRecord:
         """Makes sure that an uploaded image's embedding is kept. Raises as `EncodingPipeline.entry` does."""

@@ -15,6 +15,7 @@ from checkpoint import CheckpointError, LoadedVision, LoadOptionError, dtype_nam
 from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model, open_turns, return_freed_memory
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import RpcError
+from rpc.heartbeat import Heartbeat
 from rpc.server import GrpcServer, serve_until_signal
 from telemetry import log
 from vision_server.admission import Admission
@@ -73,13 +74,17 @@ class VisionWorker:
         keep_freed_memory()
         server = self.open_server(images)
 
+        heartbeat = Heartbeat(images.pulse, server.set_serving, self.settings.hang_s)
+
         async def ready(port: int) -> None:
+            heartbeat.start()
             await server.set_serving(True)
             self._say_ready(port)
 
         try:
             await serve_until_signal(server, self.settings.listen, grace_s=self.settings.grace_s, ready=ready)
         finally:
+            await heartbeat.close()
             await images.close()
             await self.store.close()
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from cache import Entry, encode
 from cache.tensors import check_finite, from_torch
 from rpc.errors import TooLarge
+from rpc.heartbeat import Pulse
 from vision_server.admission import Admission
 from vision_server.batching import Batcher
 from vision_server.decode import ImageLimits, decode
@@ -56,7 +57,11 @@ class ImageSizes:
 
 
 class EncodingPipeline:
-    """Makes entries. At most a few images are held decoded at a time, however many wait."""
+    """Makes entries. At most a few images are held decoded at a time, however many wait.
+
+    Attributes:
+        pulse: Since when the tower has been at its images.
+    """
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class EncodingPipeline:
         self._packing = ThreadPoolExecutor(1, thread_name_prefix="pack")
         self._batcher: Batcher[PreparedImage, Embedding] = Batcher(self._forward, max_batch)
         self._ahead = asyncio.Semaphore(2 * max_batch + 1)
+        self.pulse = Pulse()
 
     async def entry(self, key: str, image: bytes) -> bytes:
         """The entry of one uploaded image, to be stored under `key`.
@@ -111,7 +117,8 @@ class EncodingPipeline:
 
     def _forward(self, images: Sequence[PreparedImage]) -> Sequence[Embedding]:
         started = time.perf_counter()
-        embeddings = self._tower.encode(images)
+        with self.pulse.working():
+            embeddings = self._tower.encode(images)
         seconds = time.perf_counter() - started
         ENCODE_SECONDS.observe(seconds)
         IMAGES_ENCODED.inc(len(images))

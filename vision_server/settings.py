@@ -41,6 +41,8 @@ class VisionSettings:
     max_waiting_bytes: int = 512 * MIB
     # An image that would wait longer than this to be encoded is refused. None: however long it takes.
     max_wait_s: float | None = None
+    # An encoding that takes longer is taken for hung: health says NOT_SERVING until the model goes on.
+    hang_s: float = 120.0
     # How long an embedding is kept.
     entry_ttl_s: float = 7 * DAY_S
     # How long the uploaded bytes are kept, and with them the image id.
@@ -70,6 +72,7 @@ class VisionSettings:
             "max_waiting_images",
             "max_waiting_bytes",
             "max_wait_s",
+            "hang_s",
             "entry_ttl_s",
             "original_ttl_s",
             "max_entry_bytes",

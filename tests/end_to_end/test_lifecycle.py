@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.deployment import Deployment, deploy
+from tests.deployment import Deployment, deploy, wait_until
 from tests.end_to_end.asking import chat, chat_body
 from tests.families import make
 from tests.lm_server.workshop import ask
@@ -55,6 +55,21 @@ def test_health_and_reflection_are_the_standard_ones(deployment: Deployment) -> 
                 assert reply.status == health_pb2.HealthCheckResponse.SERVING
             listed = ProtoReflectionDescriptorDatabase(channel).get_services()
             assert {service, "grpc.health.v1.Health"} <= set(listed)
+
+
+def test_a_model_that_takes_too_long_is_told_of(model_dir: Path, tmp_path: Path) -> None:
+    """With a bound that every piece of work exceeds both workers log that the model hangs, and that it goes on."""
+    impatient = ("--hang-s", "0.0005")
+    with deploy(model_dir, "memory://", tmp_path, vision=impatient, language=impatient) as deployed:
+        for number in range(5):
+            chat(deployed.http, ask("What is this?", number), "model")
+        for worker in (deployed.vision[0], deployed.language[0]):
+            wait_until(lambda worker=worker: "the model goes on" in worker.tail(200), "the hang to be told")  # type: ignore[misc]
+            assert "the model hangs" in worker.tail(200)
+            with grpc.insecure_channel(worker.address) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                reply = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+                assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize("half", ["vision", "language"])

@@ -1,6 +1,7 @@
 """The engine against the whole model: same tokens whatever shares the batch, the memory or the step."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 
 from checkpoint import load_language
 from lm_server.arena import Move
+from lm_server.runner import NextTokens
 from lm_server.sampler import Sampling
+from lm_server.steps import Run
 from lm_server.tickets import Delta, Failed, LackingImages
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
 from tests.counted_turns import CountedTurns
@@ -83,6 +86,24 @@ def test_every_step_is_a_turn(workshop: Workshop, tmp_path: Path, monkeypatch: p
     assert steps >= TOKENS
     assert turns.events == ["taken", "given back"] * steps
     assert told.tokens == workshop.expected(ask("What is this?", 1), TOKENS).tokens
+
+
+def test_the_pulse_tells_of_every_step(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a step runs the engine's pulse counts, so that one which hangs is seen; with nothing to do it does not."""
+    with workshop.engine() as bench:
+        run, busy = bench.runner.run, list[bool]()
+
+        def watched(runs: Sequence[Run]) -> Mapping[int, NextTokens]:
+            found = run(runs)
+            busy.append(bench.engine.pulse.busy_s > 0)
+            return found
+
+        monkeypatch.setattr(bench.runner, "run", watched)
+        [told] = bench.ask([ask("What is this?", 1)], TOKENS)
+        told.end()
+    assert len(busy) >= TOKENS
+    assert all(busy)
+    assert bench.engine.pulse.busy_s == 0
 
 
 def test_the_image_prefix_is_computed_once(workshop: Workshop) -> None:

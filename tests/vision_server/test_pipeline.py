@@ -106,6 +106,16 @@ async def test_the_next_image_is_prepared_while_one_is_encoded(line: Line) -> No
     assert sorted(line.tower.begun) == [60, 61, 62, 63, 64, 65]
 
 
+async def test_the_pulse_tells_of_every_encoding(line: Line) -> None:
+    """While the tower is at an image the pulse counts, so that one which hangs is seen; else not."""
+    assert line.pipeline.pulse.busy_s == 0
+    line.begin(60)
+    assert await asyncio.to_thread(line.tower.entered.acquire, timeout=20)
+    assert line.pipeline.pulse.busy_s > 0
+    await line.end()
+    assert line.pipeline.pulse.busy_s == 0
+
+
 async def test_an_image_is_packed_while_the_next_is_encoded(line: Line) -> None:
     """The entry of an image is there while the tower is busy with the next one."""
     line.begin(60)
