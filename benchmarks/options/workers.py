@@ -37,7 +37,8 @@ class Int8Language(in_process.Worker):
     """
 
     def _load_half(self, model_dir: Path) -> LoadedLanguage:
-        half = super()._load_half(model_dir)
+        # The table stays plain: the output layer's int8 weights cannot give its rows back.
+        half = load_language(model_dir, dtype=self._setup.dtype, device=self._setup.device)
         half.model.lm_head = Int8Linear(half.model.lm_head.weight, half.model.lm_head.bias)
         return half
 
