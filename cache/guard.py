@@ -29,6 +29,7 @@ class GuardedStore:
         self._short_s = min(limits.short_timeout_s, limits.timeout_s)
         self._breaker = Breaker(limits.breaker_failures, limits.breaker_cooldown_s, clock)
         self._probe: asyncio.Task[bool] | None = None
+        self._recovery: asyncio.Task[None] | None = None
 
     @property
     def scheme(self) -> str:
@@ -63,6 +64,9 @@ class GuardedStore:
 
     async def close(self) -> None:
         """Closes the guarded store."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait((self._recovery,))
         await self._store.close()
 
     async def _guarded(self, operation: str, call: Callable[[], Awaitable[Result]], timeout_s: float) -> Result:
@@ -88,12 +92,28 @@ class GuardedStore:
                 await asyncio.wait((task,), timeout=self._limits.suspect_s)
                 if not task.done() and not await self._answers_ping():
                     self._breaker.trip()
+                    self._recover()
                     raise TimeoutError
             return task.result()
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.wait((task,))
+
+    def _recover(self) -> None:
+        """Sees to it that an open breaker closes when the store answers again, also where nobody asks for anything."""
+        if not self._breaker.is_closed and (self._recovery is None or self._recovery.done()):
+            self._recovery = asyncio.create_task(self._keep_pinging())
+
+    async def _keep_pinging(self) -> None:
+        while not self._breaker.is_closed:
+            await asyncio.sleep(max(self._breaker.retry_after_s, self._limits.suspect_s))
+            if not self._breaker.enter():
+                continue
+            if await self._ping_once():
+                self._succeeded()
+            else:
+                self._breaker.fail()
 
     async def _answers_ping(self) -> bool:
         """Whether the store answers a ping now; those who ask at once share one."""
@@ -117,6 +137,7 @@ class GuardedStore:
     def _failed(self, operation: str, exc: Exception) -> StoreUnavailable:
         reason = exc.reason if isinstance(exc, StoreUnavailable) else "no answer in time"
         self._breaker.fail()
+        self._recover()
         STORE_ERRORS.labels(operation).inc()
         logger.warning("store failed", extra={"operation": operation, "reason": reason})
         return StoreUnavailable(operation, reason, self._breaker.retry_after_s)

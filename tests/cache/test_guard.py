@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ class SlowStore(MemoryStore):
     def __init__(self, get_s: float, *, answers_ping: bool) -> None:
         super().__init__(LIMITS)
         self._get_s = get_s
-        self._answers_ping = answers_ping
+        self.answers_ping = answers_ping
         self.was_cancelled = False
 
     async def get(self, key: str) -> bytes | None:
@@ -31,7 +32,7 @@ class SlowStore(MemoryStore):
         return await super().get(key)
 
     async def ping(self) -> None:
-        if not self._answers_ping:
+        if not self.answers_ping:
             await asyncio.Event().wait()
 
 
@@ -56,6 +57,20 @@ async def test_a_hung_store_is_given_up_at_once_and_left_alone() -> None:
     assert not guarded.healthy
     with pytest.raises(StoreUnavailable, match="left alone"):
         await guarded.get("key")
+
+
+async def test_a_store_that_answers_again_is_well_though_nobody_asks() -> None:
+    """An open breaker closes by itself once pings are answered: readiness does not wait for a request."""
+    store = SlowStore(3600, answers_ping=False)
+    guarded = GuardedStore(store, replace(LIMITS, breaker_cooldown_s=0.05))
+    with pytest.raises(StoreUnavailable):
+        await guarded.get("key")
+    assert not guarded.healthy
+    store.answers_ping = True
+    async with asyncio.timeout(10):
+        while not guarded.healthy:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+    await guarded.close()
 
 
 async def test_a_caller_who_leaves_ends_the_operation() -> None:

@@ -8,9 +8,9 @@ from enum import StrEnum
 from types import TracebackType
 
 CHUNK_BYTES = 64 * 1024
-DELAY_S = 0.2
-DRIP_BYTES = 16
-DRIP_S = 0.02
+DELAY_S = 0.05
+DRIP_BYTES = 512
+DRIP_S = 0.01
 # Every so many bytes one bit is flipped.
 CORRUPT_EVERY = 97
 # How often a black hole looks whether it is one still.
