@@ -30,7 +30,7 @@ from gateway.service import Service, service_of, tenant_of
 from gateway.streams import EventStream, Opened, unless_gone
 from gateway.usage import sampling_message, usage_body
 from protos import language_pb2
-from rpc.errors import RpcError, error_from_parts
+from rpc.errors import RpcError, Unavailable, error_from_parts
 
 ROUTE = "/v1/answers"
 
@@ -59,7 +59,7 @@ class Collected:
 
     def take(self, event: language_pb2.AnswerEvent) -> AnswerBody:
         """Keeps a question's end."""
-        question_id = self.question_ids[event.index]
+        question_id = self.question_id(event)
         if event.WhichOneof("event") == "done":
             self.answers[event.index] = event.done
             body = answer_body(question_id, event.done, len(self.images))
@@ -68,6 +68,16 @@ class Collected:
             body = failed_body(question_id, api_error(error))
         self.bodies[event.index] = body
         return body
+
+    def question_id(self, event: language_pb2.AnswerEvent) -> str:
+        """The id of the question that an event is about.
+
+        Raises:
+            Unavailable: there is no such question: the event was damaged on its way.
+        """
+        if event.index >= len(self.question_ids):
+            raise Unavailable("the language worker's reply cannot be read", retry_after_s=1.0)
+        return self.question_ids[event.index]
 
     def missing(self) -> list[int]:
         """The questions that have had no end."""
@@ -175,7 +185,7 @@ async def payloads(
     """
     async for event in events:
         if event.WhichOneof("event") == "delta":
-            question_id = collected.question_ids[event.index]
+            question_id = collected.question_id(event)
             yield DeltaEvent(object="answers.delta", index=event.index, id=question_id, delta=event.delta)
         else:
             fields = dict(collected.take(event))

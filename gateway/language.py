@@ -76,10 +76,11 @@ class LanguageWorkers(Workers):
                 call = start(self.stub(address))
                 try:
                     async for event in call:
+                        readable = self.readable(event)
                         started = True
-                        yield event
-                except grpc.aio.AioRpcError as exc:
-                    error = self.error(exc)
+                        yield readable
+                except (grpc.aio.AioRpcError, Unavailable) as exc:
+                    error = exc if isinstance(exc, Unavailable) else self.error(exc)
                     if started or number == len(attempts) or not isinstance(error, Unavailable):
                         raise error from exc
                 else:

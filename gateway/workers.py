@@ -103,7 +103,7 @@ class Workers:
         """
         with self.busy(address):
             try:
-                return await call(self.stub(address))
+                return self.readable(await call(self.stub(address)))
             except grpc.aio.AioRpcError as exc:
                 raise self.error(exc) from exc
 
@@ -118,6 +118,16 @@ class Workers:
 
         replies = await asyncio.gather(*map(reply, self.addresses))
         return dict(zip(self.addresses, replies, strict=True))
+
+    def readable(self, message: Reply | None) -> Reply:
+        """A worker's message, which grpc makes None of where its bytes were damaged on the way.
+
+        Raises:
+            Unavailable: it was.
+        """
+        if message is None:
+            raise Unavailable(f"the {self.half} worker's reply cannot be read", retry_after_s=1.0)
+        return message
 
     def error(self, exc: grpc.aio.AioRpcError) -> RpcError:
         """A failed call as one of our errors, which names this half where it does not answer."""

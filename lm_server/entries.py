@@ -10,6 +10,7 @@ import grpc.aio
 
 from cache import (
     BytesLike,
+    Damage,
     DamagedEntry,
     Entry,
     EntryCache,
@@ -210,6 +211,9 @@ class EntryLibrary:
         data = bytearray()
         encoded = False
         async for chunk in peer.stub.FetchEmbedding(request, timeout=self._fetch_timeout_s):
+            if chunk is None:
+                # What grpc makes of a message that was damaged on the way.
+                raise DamagedEntry(Damage.TRUNCATED, "a chunk cannot be read")
             encoded = encoded or chunk.encoded
             data += chunk.data
         return data, encoded

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "lookonce"
@@ -165,6 +166,9 @@ def _foreign(code: grpc.StatusCode, peer: str) -> RpcError:
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return Unavailable(f"{peer} does not answer", retry_after_s=1.0)
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.DATA_LOSS:
+            # Our own servers give details with these: this is the connection, broken or garbled.
+            return Unavailable(f"the connection to {peer} broke", retry_after_s=1.0)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{peer} did not answer in time")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -182,13 +186,21 @@ def _read_details(exc: grpc.RpcError) -> tuple[str | None, float | None]:
         return None, None
     reason: str | None = None
     retry_after_s: float | None = None
-    for detail in status_pb2.Status.FromString(raw).details:
+    for detail in _details(raw):
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             reason = info.reason
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
     return reason, retry_after_s
+
+
+def _details(raw: bytes) -> Iterable[any_pb2.Any]:
+    """What the trailing metadata holds; nothing where it was damaged on the way."""
+    try:
+        return tuple(status_pb2.Status.FromString(raw).details)
+    except DecodeError:
+        return ()
 
 
 def error_from_parts(code: int, reason: str, message: str) -> RpcError:
