@@ -1,7 +1,7 @@
 """POST /v1/answers: one set of images, many questions, an answer each, streamed or not."""
 
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ from gateway.schema_answers import (
     DoneEvent,
 )
 from gateway.service import Service, service_of, tenant_of
-from gateway.streams import EventStream, Opened, unless_gone
+from gateway.streams import EventStream, Opened, opened, unless_gone
 from gateway.usage import sampling_message, usage_body
 from protos import language_pb2
 from rpc.errors import RpcError, Unavailable, error_from_parts
@@ -120,8 +120,8 @@ async def _answer(service: Service, tenant: str, body: AnswersRequest, deadline:
     collected = Collected(f"ans_{secrets.token_hex(12)}", model, images, question_ids(body))
     if body.stream:
         return EventStream(payloads(collected, events), events)
-    async with aclosing(events):
-        return json_reply(await _collect(collected, events))
+    again = ask if service.language.has_another else None
+    return json_reply(await _collect(collected, events, again))
 
 
 def question_ids(body: AnswersRequest) -> list[str]:
@@ -146,12 +146,19 @@ def answer_request(body: AnswersRequest, images: Sequence[RequestImage], tenant:
     )
 
 
-async def _collect(collected: Collected, events: Opened[language_pb2.AnswerEvent]) -> AnswersResponse:
+async def _collect(
+    collected: Collected,
+    events: Opened[language_pb2.AnswerEvent],
+    again: Callable[[Sequence[RequestImage]], AsyncGenerator[language_pb2.AnswerEvent, None]] | None,
+) -> AnswersResponse:
+    """The whole reply. Nobody was told a part of it: what a worker did not finish is asked `again`, of another."""
     failure: ApiError = Unforeseen()
     try:
-        async for event in events:
-            if event.WhichOneof("event") != "delta":
-                collected.take(event)
+        await _take_all(collected, events)
+    except Unavailable as error:
+        if again is not None:
+            return await _collect(collected, await opened(again(collected.images)), None)
+        failure = api_error(error)
     except RpcError as error:
         failure = api_error(error)
     if not collected.bodies:
@@ -159,6 +166,13 @@ async def _collect(collected: Collected, events: Opened[language_pb2.AnswerEvent
     for place in collected.missing():
         collected.bodies[place] = failed_body(collected.question_ids[place], failure)
     return response(collected)
+
+
+async def _take_all(collected: Collected, events: Opened[language_pb2.AnswerEvent]) -> None:
+    async with aclosing(events):
+        async for event in events:
+            if event.WhichOneof("event") != "delta":
+                collected.take(event)
 
 
 def response(collected: Collected) -> AnswersResponse:

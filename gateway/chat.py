@@ -29,9 +29,10 @@ from gateway.schema_chat import (
     ReplyMessage,
 )
 from gateway.service import Service, service_of, tenant_of
-from gateway.streams import EventStream, Opened, unless_gone
+from gateway.streams import EventStream, Opened, opened, unless_gone
 from gateway.usage import finish_reason, sampling_message, usage_body
 from protos import language_pb2
+from rpc.errors import Unavailable
 
 ROUTE = "/v1/chat/completions"
 ROLES = {"developer": "system"}
@@ -77,8 +78,13 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return EventStream(chunks(reply, events, include_usage=usage), events)
-    async with aclosing(events):
+    try:
         return json_reply(await _collect(reply, events))
+    except Unavailable:
+        if not service.language.has_another:
+            raise
+    # Nobody was told a part of it: what one worker did not finish is asked of another.
+    return json_reply(await _collect(reply, await opened(ask(images))))
 
 
 def image_references(body: ChatRequest) -> list[Reference]:
@@ -115,9 +121,10 @@ def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: 
 
 
 async def _collect(reply: Reply, events: Opened[language_pb2.GenerateEvent]) -> ChatResponse:
-    async for event in events:
-        if event.WhichOneof("event") == "done":
-            return response(reply, event.done)
+    async with aclosing(events):
+        async for event in events:
+            if event.WhichOneof("event") == "done":
+                return response(reply, event.done)
     raise Unforeseen
 
 

@@ -1,6 +1,8 @@
 """The gateway's side of the language workers' contract."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -67,23 +69,70 @@ class LanguageWorkers(Workers):
         """What each worker says of itself, or why it does not."""
         return await self.ask_all(lambda stub: stub.GetInfo(language_pb2.GetInfoRequest(), timeout=timeout_s))
 
+    @property
+    def has_another(self) -> bool:
+        """Whether a request that one worker did not finish can be asked of another."""
+        return len(self.addresses) > 1
+
     async def _events(self, order: Sequence[str], start: Callable[[Any], Any]) -> AsyncGenerator[Any, None]:
         """Events of one call, begun again elsewhere when a worker was unavailable before its first event."""
-        attempts = self.attempts(order)
-        for number, address in enumerate(attempts, start=1):
-            started = False
+        *early, last = self.attempts(order)
+        for address in early:
             with self.busy(address):
-                call = start(self.stub(address))
+                reading = _Reading(self, address, start(self.stub(address)))
                 try:
-                    async for event in call:
-                        readable = self.readable(event)
-                        started = True
-                        yield readable
-                except (grpc.aio.AioRpcError, Unavailable) as exc:
-                    error = exc if isinstance(exc, Unavailable) else self.error(exc)
-                    if started or number == len(attempts) or not isinstance(error, Unavailable):
-                        raise error from exc
-                else:
-                    return
-                finally:
-                    call.cancel()
+                    event = await reading.next()
+                except Unavailable:
+                    reading.close()
+                    continue
+                async with aclosing(reading.all(event)) as events:
+                    async for each in events:
+                        yield each
+                return
+        with self.busy(last):
+            reading = _Reading(self, last, start(self.stub(last)))
+            async with aclosing(reading.all(None)) as events:
+                async for each in events:
+                    yield each
+
+
+class _Reading:
+    """One call's events. It ends where its worker falls silent while another one is well."""
+
+    def __init__(self, workers: LanguageWorkers, address: str, call: Any) -> None:
+        self._workers = workers
+        self._call = call
+        self._is_silent = False
+        self._guard = asyncio.create_task(self._end_when_silent(address))
+
+    async def _end_when_silent(self, address: str) -> None:
+        await self._workers.fell_silent(address)
+        self._is_silent = True
+        self._call.cancel()
+
+    async def next(self) -> Any:
+        """The next event; None where there is none any more. Raises `RpcError`."""
+        try:
+            event = await self._call.read()
+        except grpc.aio.AioRpcError as exc:
+            raise self._workers.error(exc) from exc
+        except asyncio.CancelledError:
+            if self._is_silent:
+                raise self._workers.silence() from None
+            raise
+        return None if event is grpc.aio.EOF else self._workers.readable(event)  # type: ignore[attr-defined]
+
+    async def all(self, first: Any) -> AsyncGenerator[Any, None]:
+        """The first event, where it was read already, and those after it; the call is closed at the end."""
+        try:
+            event = first if first is not None else await self.next()
+            while event is not None:
+                yield event
+                event = await self.next()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the call."""
+        self._guard.cancel()
+        self._call.cancel()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from gateway.routing import reachable_first
+from gateway.watch import Watch
 from rpc.client import channel
 from rpc.errors import RpcError, Unavailable, error_from_call
 
@@ -35,9 +36,11 @@ class Workers:
         self._channels = {address: channel(address, max_message_bytes=max_message_bytes) for address in addresses}
         self._stubs = {address: stub(opened) for address, opened in self._channels.items()}
         self._running: Counter[str] = Counter()
+        self._watch = Watch(half, self._channels)
 
     async def close(self) -> None:
         """Closes every channel; calls that run are cancelled."""
+        await self._watch.close()
         await asyncio.gather(*(opened.close(None) for opened in self._channels.values()))
 
     @property
@@ -50,7 +53,7 @@ class Workers:
         return self._stubs[address]
 
     def attempts(self, order: Sequence[str]) -> tuple[str, ...]:
-        """Those that a request is tried on: the first of its order, known outages last.
+        """Those that a request is tried on: the first of its order, those known to be down or unwell last.
 
         Raises:
             Unavailable: there is no worker of this half.
@@ -61,7 +64,7 @@ class Workers:
             if opened.get_state(try_to_connect=True) is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         }
         self.require_one()
-        return reachable_first(order, down)[:ATTEMPTS]
+        return reachable_first(reachable_first(order, self._watch.unwell), down)[:ATTEMPTS]
 
     def require_one(self) -> None:
         """Checks that this half has a worker at all.
@@ -90,10 +93,28 @@ class Workers:
         *early, last = self.attempts(order)
         for address in early:
             try:
-                return await self.ask_one(address, call)
+                return await self.unless_silent(address, self.ask_one(address, call))
             except Unavailable:
                 continue
         return await self.ask_one(last, call)
+
+    async def unless_silent(self, address: str, work: Coroutine[Any, Any, Reply]) -> Reply:
+        """The work's result, or an early end where its worker falls silent while another one is well.
+
+        Raises:
+            Unavailable: it fell silent.
+        """
+        task = asyncio.ensure_future(work)
+        silence = asyncio.ensure_future(self.fell_silent(address))
+        try:
+            await asyncio.wait((task, silence), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise self.silence()
+            return task.result()
+        finally:
+            task.cancel()
+            silence.cancel()
+            await asyncio.wait((task, silence))
 
     async def ask_one(self, address: str, call: Callable[[Any], Awaitable[Reply]]) -> Reply:
         """The reply of one worker.
@@ -118,6 +139,14 @@ class Workers:
 
         replies = await asyncio.gather(*map(reply, self.addresses))
         return dict(zip(self.addresses, replies, strict=True))
+
+    async def fell_silent(self, address: str) -> None:
+        """Returns when this worker has stopped answering and another one is well."""
+        await self._watch.fell_silent(address)
+
+    def silence(self) -> Unavailable:
+        """What a worker that fell silent is taken for."""
+        return Unavailable(f"the {self.half} worker does not answer", retry_after_s=1.0)
 
     def readable(self, message: Reply | None) -> Reply:
         """A worker's message, which grpc makes None of where its bytes were damaged on the way.

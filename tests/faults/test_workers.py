@@ -12,12 +12,13 @@ import pytest
 
 from tests.deployment import Deployment, Process, deploy, wait_until
 from tests.end_to_end.asking import png
-from tests.faults.crowd import MAX_TOKENS, QUESTIONS, Album, Crowd, longest_s
+from tests.faults.crowd import QUESTIONS, Album, Crowd, longest_s
 from tests.faults.store_faults import open_store
 from tests.faults.test_store import FORGETFUL, told
 
 NUM_CLIENTS = 6
 WATCH_S = 2.0
+FROZEN_S = 12.0
 
 
 @contextmanager
@@ -63,19 +64,19 @@ def test_a_killed_worker_fails_no_request_while_another_is_there(doubled: Deploy
 
 @pytest.mark.parametrize("half", ["vision", "language"])
 def test_a_frozen_worker_fails_no_request_while_another_is_there(doubled: Deployment, album: Album, half: str) -> None:
-    """SIGSTOP of one of two workers for 20 s: what waits for it is asked of the other one or answered later."""
+    """SIGSTOP of one of two workers: within seconds what waits for it is asked of the other one."""
     ready(doubled)
     crowd = Crowd(doubled.url, album)
     with crowd.asking(NUM_CLIENTS):
         time.sleep(1)
         worker(doubled, half).signal(signal.SIGSTOP)
-        time.sleep(20)
+        time.sleep(FROZEN_S)
         during = len(crowd.outcomes)
         worker(doubled, half).signal(signal.SIGCONT)
         time.sleep(WATCH_S)
     print(f"{half} frozen: {during} requests meanwhile, longest {longest_s(crowd.outcomes):.1f} s")
     assert not crowd.problems(), told(crowd.problems())
-    assert longest_s(crowd.outcomes) < 19
+    assert longest_s(crowd.outcomes) < FROZEN_S - 3
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
@@ -155,4 +156,3 @@ def test_a_stream_from_a_killed_worker_ends_with_an_error(doubled: Deployment, a
     for events in ended:
         assert events[-1] != "[DONE]"
         assert json.loads(events[-1])["error"]["code"] == "unavailable"
-    assert MAX_TOKENS
