@@ -17,12 +17,15 @@ from tests.faults.crowd import Album, Crowd, Outcome, make_album
 from tests.faults.proxy import Proxy
 from tests.faults.store_faults import Store, open_store
 from tests.soak.havoc import Havoc
-from tests.soak.leftovers import InUse, breaches, in_use
+from tests.soak.leftovers import SPARE_BYTES, SPARE_COLD_BYTES, InUse, breaches, in_use
 
 NUM_PICTURES = 24
 BY_ID = 0.3
 LEAVING = 0.15
-WARM_S = 5.0
+# A long run warms up until memory has stopped growing.
+WARM_S = 90.0
+SHORT_WARM_S = 5.0
+LONG_S = 600.0
 # Small, so that prefixes and entries come and go all the time.
 SMALL = ("--local-cache-bytes", "400000", "--kv-bytes", "8000000", "--max-wait-s", "20")
 
@@ -55,16 +58,17 @@ def soak(
         model_dir = make("qwen2_vl", directory / "model")
         album = make_album(model_dir, NUM_PICTURES)
         deployment, store, link = stack.enter_context(_deployed(model_dir, directory))
-        _warm_up(deployment, album, num_clients)
+        _warm_up(deployment, album, num_clients, WARM_S if seconds >= LONG_S else SHORT_WARM_S)
         before = _when_idle(deployment, album)
         crowd = Crowd(deployment.url, album, by_id=BY_ID, leaving=LEAVING)
         havoc = Havoc(deployment, store, link, seed)
         with _ticking(seconds, progress), crowd.asking(num_clients), havoc.going_on():
             time.sleep(seconds)
         wait_until(lambda: deployment.readiness() == "ready", "all to be well again")
-        last = _warm_up(deployment, album, num_clients)
+        last = _warm_up(deployment, album, num_clients, SHORT_WARM_S)
         after = _when_idle(deployment, album)
-    told = [*judge(crowd.outcomes), *judge(last.outcomes), *breaches(before, after)]
+    spare_bytes = SPARE_BYTES if seconds >= LONG_S else SPARE_COLD_BYTES
+    told = [*judge(crowd.outcomes), *judge(last.outcomes), *breaches(before, after, spare_bytes)]
     if last.problems():
         told.append(f"after the faults: {last.problems()[0].told}")
     if havoc.failure is not None:
@@ -90,11 +94,11 @@ def _deployed(model_dir: Path, directory: Path) -> Iterator[tuple[Deployment, St
             yield deployment, store, link
 
 
-def _warm_up(deployment: Deployment, album: Album, num_clients: int) -> Crowd:
+def _warm_up(deployment: Deployment, album: Album, num_clients: int, seconds: float) -> Crowd:
     """As many clients as later on, calm: connections, pools and caches grow to what they will be."""
     crowd = Crowd(deployment.url, album, by_id=BY_ID)
     with crowd.asking(num_clients):
-        time.sleep(WARM_S)
+        time.sleep(seconds)
     return crowd
 
 
