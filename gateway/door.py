@@ -11,6 +11,7 @@ from gateway.errors import ApiError, BodyTooLarge, Busy, TimedOut
 from gateway.handlers import error_response
 from gateway.settings import Limits
 from gateway.tenant import PUBLIC, WatchedTenants
+from rpc.places import Places
 
 # Asked by whoever restarts processes, who has no token and must not be turned away.
 OPEN_PATHS = frozenset({"/health"})
@@ -26,7 +27,7 @@ class Door:
         self._app = app
         self._tenants = tenants
         self._limits = limits
-        self._inside = 0
+        self._inside = Places(limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -36,16 +37,16 @@ class Door:
         is_open = scope["path"] in OPEN_PATHS
         try:
             authorization = Headers(scope=scope).get("authorization")
-            scope.setdefault("state", {})["tenant"] = PUBLIC if is_open else self._tenants.of(authorization)
-            if self._inside >= self._limits.requests and not is_open:
+            tenant = scope.setdefault("state", {})["tenant"] = PUBLIC if is_open else self._tenants.of(authorization)
+            if not is_open and not self._inside.has_room(tenant):
                 raise Busy("too many requests are in work", retry_after_s=RETRY_AFTER_S)
         except ApiError as error:
             await _refuse(error)(scope, receive, send)
             return
-        await self._inside_of(scope, receive, send)
+        await self._inside_of(tenant, scope, receive, send)
 
-    async def _inside_of(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._inside += 1
+    async def _inside_of(self, tenant: str, scope: Scope, receive: Receive, send: Send) -> None:
+        self._inside.take(tenant)
         try:
             body = await read_body(Headers(scope=scope), receive, self._limits)
         except ApiError as error:
@@ -54,7 +55,7 @@ class Door:
             if body is not None:
                 await self._app(scope, _after(body, receive), send)
         finally:
-            self._inside -= 1
+            self._inside.give_back(tenant)
 
 
 def _refuse(error: ApiError) -> Response:

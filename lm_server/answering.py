@@ -89,7 +89,7 @@ class Answerer:
         started = time.monotonic()
         tenant = checked_tenant(tenant)
         # Before any work is done for what would be refused in the end.
-        self._engine.check_room(len(asks))
+        self._engine.check_room(len(asks), tenant)
         # One fingerprint for the whole request; of a prompt without images nothing depends on the vision half.
         fingerprint = self._library.fingerprint if any(turn.image_ids for ask in asks for turn in ask.turns) else ""
         images = await self._look_up(tenant, fingerprint, asks)
@@ -137,7 +137,7 @@ class Answerer:
         prompts = self._build_all(asks, images)
         embeddings = {image_id: image.fetched.embedding for image_id, image in images.items() if image.fetched}
         return [
-            self._checked_work(ask, prompt, segment_keys(prompt, tenant, fingerprint), embeddings)
+            self._checked_work(ask, prompt, segment_keys(prompt, tenant, fingerprint), embeddings, tenant)
             if isinstance(prompt, Prompt)
             else prompt
             for ask, prompt in zip(asks, prompts, strict=True)
@@ -178,7 +178,12 @@ class Answerer:
             )
 
     def _checked_work(
-        self, ask: Ask, prompt: Prompt, keys: tuple[bytes, ...], embeddings: Mapping[str, ImageEmbedding]
+        self,
+        ask: Ask,
+        prompt: Prompt,
+        keys: tuple[bytes, ...],
+        embeddings: Mapping[str, ImageEmbedding],
+        tenant: str,
     ) -> Work | RpcError:
         left = self._limits.context_tokens - len(prompt)
         work = Work(
@@ -188,6 +193,7 @@ class Answerer:
             sampling=ask.sampling,
             choices=tuple(self._prompts.encode_text(choice) for choice in ask.choices),
             embeddings=embeddings,
+            tenant=tenant,
         )
         try:
             self._engine.check(work)

@@ -26,6 +26,7 @@ from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Lis
 from lm_server.tier_memory import TierMemory
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
 from rpc.heartbeat import Pulse
+from rpc.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +62,12 @@ class Engine:
         self._scheduler = scheduler
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens
-        self._max_questions = max_questions
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._memory = TierMemory(scheduler, runner.memory, runner.kv_bytes_per_token, self._inbox.put, disk)
         self._drafts = drafts
         self._max_wait_s = max_wait_s
         self._tickets: dict[EngineSequence, Ticket] = {}
-        self._num_pending = 0
+        self._pending = Places(max_questions)
         self._pending_lock = threading.Lock()
         self._stopping = False
         self.is_broken = False
@@ -90,13 +90,13 @@ class Engine:
                 reason="CONTEXT_TOO_LONG",
             )
 
-    def check_room(self, num_questions: int) -> None:
-        """Raises `Overloaded` where so many more questions would not be taken now."""
-        if self._num_pending + num_questions > self._max_questions:
-            raise Overloaded(f"{self._num_pending} questions are being answered already", retry_after_s=1.0)
+    def check_room(self, num_questions: int, tenant: str = "") -> None:
+        """Raises `Overloaded` where so many more questions of this tenant would not be taken now."""
+        if not self._pending.has_room(tenant, num_questions):
+            raise Overloaded(f"{self._pending.num_taken} questions are being answered already", retry_after_s=1.0)
 
     def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Ticket]:
-        """Takes questions in, all or none.
+        """Takes questions of one tenant in, all or none.
 
         Raises:
             Overloaded: too many are being answered already.
@@ -105,9 +105,10 @@ class Engine:
         for work in works:
             self.check(work)
         tickets = [Ticket(work, self._tokenizer, listener) for work, listener in zip(works, listeners, strict=True)]
+        tenant = works[0].tenant if works else ""
         with self._pending_lock:
-            self.check_room(len(tickets))
-            self._num_pending += len(tickets)
+            self.check_room(len(tickets), tenant)
+            self._pending.take(tenant, len(tickets))
         for ticket in tickets:
             self._inbox.put(partial(self._take, ticket))
         return tickets
@@ -138,7 +139,7 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """Questions taken in and not in the batch."""
-        return max(self._num_pending - len(self._scheduler.running), 0)
+        return max(self._pending.num_taken - len(self._scheduler.running), 0)
 
     @property
     def kv_bytes_used(self) -> int:
@@ -327,7 +328,7 @@ class Engine:
         if not self.is_broken:
             self._scheduler.finish(ticket.sequence)
         with self._pending_lock:
-            self._num_pending -= 1
+            self._pending.give_back(ticket.work.tenant)
 
     def _ask_for_images(self, plan: Plan) -> None:
         for sequence in plan.lacking_images:

@@ -43,6 +43,9 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.num_preempted = 0
         self._branch_blocks: list[Block] = []
+        # The turn of the last sequence that was started, and each waiting tenant's last one.
+        self._turn = 0
+        self._last_turns: dict[str, int] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -55,8 +58,18 @@ class Scheduler:
         return len(sequence.prompt) + sequence.max_tokens + longest_branch
 
     def add(self, sequence: Sequence) -> None:
-        """Puts a sequence behind those that wait. Its `tokens_needed` must be within the ledger's budget."""
-        self.waiting.append(sequence)
+        """Puts a sequence behind those of its tenant that wait; tenants take turns.
+
+        Its `tokens_needed` must be within the ledger's budget.
+        """
+        if not self.waiting:
+            self._last_turns.clear()
+        sequence.turn = max(self._turn, self._last_turns.get(sequence.tenant, 0)) + 1
+        self._last_turns[sequence.tenant] = sequence.turn
+        place = len(self.waiting)
+        while place and self.waiting[place - 1].turn > sequence.turn:
+            place -= 1
+        self.waiting.insert(place, sequence)
 
     def supply(self, sequence: Sequence) -> None:
         """Tells that a sequence has been given its embeddings."""
@@ -170,6 +183,7 @@ class Scheduler:
             sequence.cached_tokens = cached
         sequence.path, sequence.tail, sequence.state = path, tail, State.RUNNING
         self.running.append(sequence)
+        self._turn = max(self._turn, sequence.turn)
         return True
 
     def _cached_tokens(self, key: bytes, num_tokens: int) -> int:

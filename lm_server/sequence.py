@@ -41,6 +41,8 @@ class Sequence:
         awaits_disk: It waits for keys and values that are being read from disk.
         num_disk_waits: How often it has done so.
         drafter: Guesses its next tokens; None where nobody does.
+        tenant: Whose it is; tenants take turns.
+        turn: Its place among those that wait.
     """
 
     prompt: Prompt
@@ -58,6 +60,8 @@ class Sequence:
     awaits_disk: bool = False
     num_disk_waits: int = 0
     drafter: Drafter | None = None
+    tenant: str = ""
+    turn: int = 0
 
     @property
     def is_begun(self) -> bool:

@@ -24,6 +24,7 @@ class Work:
         sampling: How they are chosen.
         choices: Token ids of each choice; given, they are scored and nothing is generated.
         embeddings: By image id; may lack images whose segments are expected to be resident.
+        tenant: Whose question it is; tenants take turns.
     """
 
     prompt: Prompt
@@ -32,6 +33,7 @@ class Work:
     sampling: Sampling = field(default_factory=Sampling)
     choices: tuple[tuple[int, ...], ...] = ()
     embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +104,6 @@ class Ticket:
 def sequence_of(work: Work) -> Sequence:
     """What the scheduler is given of a question."""
     max_tokens = 0 if work.choices else work.max_tokens
-    return Sequence(work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings))
+    return Sequence(
+        work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings), tenant=work.tenant
+    )

@@ -16,6 +16,7 @@ from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.sampler import Sampling
 from protos import language_pb2
 from rpc.errors import Internal, InvalidArgument, NotFound, Overloaded, RpcError
+from rpc.places import Places
 from tests.lm_server.workshop import Bench, Workshop, ask
 
 IMAGE_ID = "img_" + "a" * 40
@@ -122,7 +123,7 @@ async def test_a_question_that_can_never_fit_fails_alone(one_workshop: Workshop)
 async def test_overload_is_told_before_any_work(one_workshop: Workshop) -> None:
     """A request that the queue has no room for is refused before its images are looked for."""
     async with desk(one_workshop) as made:
-        made.engine._max_questions = 1
+        made.engine._pending = Places(1)
         with pytest.raises(Overloaded):
             await made.ask([question("What?", IMAGE_ID), question("Where?", IMAGE_ID)])
 

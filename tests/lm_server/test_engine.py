@@ -15,6 +15,7 @@ from lm_server.sampler import Sampling
 from lm_server.steps import Run
 from lm_server.tickets import Delta, Failed, LackingImages
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
+from rpc.places import Places
 from tests.counted_turns import CountedTurns
 from tests.lm_server.workshop import MIXED, Workshop, ask
 
@@ -219,7 +220,7 @@ def test_a_question_that_can_never_fit_is_refused(one_workshop: Workshop) -> Non
 def test_too_many_questions_are_refused_whole(one_workshop: Workshop) -> None:
     """A request over the queue's bound is refused as overload, and none of its questions runs."""
     with one_workshop.engine() as bench:
-        bench.engine._max_questions = 2
+        bench.engine._pending = Places(2)
         with pytest.raises(Overloaded):
             bench.ask([ask("a"), ask("b"), ask("c")])
         (told,) = bench.ask([ask("Hello there.")], 2)

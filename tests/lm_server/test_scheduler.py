@@ -234,3 +234,31 @@ def test_every_sequence_ends_and_all_room_returns(
         assert made.ledger.used_tokens <= budget
     assert [len(one.output) for one in sequences] == [max_tokens for _, _, max_tokens in shapes]
     assert made.ledger.used_tokens == 8 * len({made.ledger.find(k) for s in sequences for k in s.keys} - {None})
+
+
+def test_tenants_take_turns() -> None:
+    """Behind ten sequences of one tenant another's two run after one each, and not after all ten."""
+    made = scheduler(max_running=1)
+    crowd = [sequence(prompt(4), max_tokens=1, tenant="crowd") for _ in range(10)]
+    for each in crowd:
+        made.add(each)
+    single = [sequence(prompt(4), max_tokens=1, tenant="single") for _ in range(2)]
+    for each in single:
+        made.add(each)
+    order = [step(made).runs[0].sequence for _ in range(12)]
+    assert order == [crowd[0], single[0], crowd[1], single[1], *crowd[2:]]
+
+
+def test_who_was_away_does_not_catch_up() -> None:
+    """A tenant that comes late takes turns from then on; it is not owed those that it missed."""
+    made = scheduler(max_running=1)
+    early = [sequence(prompt(4), max_tokens=1, tenant="early") for _ in range(9)]
+    for each in early:
+        made.add(each)
+    for _ in range(5):
+        step(made)
+    late = [sequence(prompt(4), max_tokens=1, tenant="late") for _ in range(3)]
+    for each in late:
+        made.add(each)
+    order = [step(made).runs[0].sequence for _ in range(7)]
+    assert order == [early[5], late[0], early[6], late[1], early[7], late[2], early[8]]
