@@ -1,16 +1,14 @@
 """Clients that leave, deadlines that pass: the work stops and its memory comes back."""
 
-import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.deployment import Deployment, deploy, wait_until
 from tests.end_to_end.asking import chat, chat_body
-from tests.families import make
+from tests.endless import make_endless
 from tests.lm_server.workshop import ask
 
 # More tokens than can be generated before the test is over.
@@ -20,20 +18,10 @@ NUM_DISCONNECTS = 200
 
 
 @pytest.fixture(scope="module")
-def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose answers never end by themselves: its end token is one that it never says."""
-    made = make("qwen2_vl", tmp_path_factory.mktemp("disconnects") / "model")
-    path = made / "generation_config.json"
-    vocab_size = json.loads((made / "config.json").read_text())["text_config"]["vocab_size"]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": vocab_size - 1}))
-    return made
-
-
-@pytest.fixture(scope="module")
-def deployment(endless: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """One deployment, which every test leaves idle."""
-    flags = ("--request-timeout-s", "3")
-    with deploy(endless, "memory://", tmp_path_factory.mktemp("deployed"), gateway=flags) as deployed:
+    root = tmp_path_factory.mktemp("disconnects")
+    with deploy(make_endless(root / "model"), "memory://", root, gateway=("--request-timeout-s", "3")) as deployed:
         yield deployed
 
 
