@@ -12,6 +12,7 @@ import grpc.aio
 from gateway.routing import reachable_first
 from rpc.client import channel
 from rpc.errors import RpcError, Unavailable, error_from_call
+from rpc.peers import PLAIN, Identity
 
 # The first worker of a request's order, and one more.
 ATTEMPTS = 2
@@ -28,11 +29,18 @@ class Workers:
     """
 
     def __init__(
-        self, half: str, addresses: Sequence[str], stub: Callable[[grpc.aio.Channel], Any], max_message_bytes: int
+        self,
+        half: str,
+        addresses: Sequence[str],
+        stub: Callable[[grpc.aio.Channel], Any],
+        max_message_bytes: int,
+        identity: Identity = PLAIN,
     ) -> None:
         self.half = half
         self.addresses = tuple(addresses)
-        self._channels = {address: channel(address, max_message_bytes=max_message_bytes) for address in addresses}
+        self._channels = {
+            address: channel(address, max_message_bytes=max_message_bytes, identity=identity) for address in addresses
+        }
         self._stubs = {address: stub(opened) for address, opened in self._channels.items()}
         self._running: Counter[str] = Counter()
 
