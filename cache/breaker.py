@@ -56,6 +56,12 @@ class Breaker:
             if self._failures >= self._max_failures:
                 self._open_until = self._clock() + self._cooldown_s
 
+    def trip(self) -> None:
+        """It is known that no call would be answered now: open, whatever was counted."""
+        with self._lock:
+            self._failures = max(self._failures, self._max_failures)
+            self._open_until = self._clock() + self._cooldown_s
+
     def abandon(self) -> None:
         """The caller went away before the call ended: nothing was learnt."""
         with self._lock:

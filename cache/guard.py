@@ -17,13 +17,18 @@ Result = TypeVar("Result")
 
 
 class GuardedStore:
-    """A `Store` around another: adds the deadline, the breaker and the count of failures."""
+    """A `Store` around another: adds the deadline, the breaker and the count of failures.
+
+    An operation that takes long is waited for only as long as the store answers a ping meanwhile: a large value may be
+    slow, and a hung server or a black-holed network is given up within a second.
+    """
 
     def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._limits = limits
         self._short_s = min(limits.short_timeout_s, limits.timeout_s)
         self._breaker = Breaker(limits.breaker_failures, limits.breaker_cooldown_s, clock)
+        self._probe: asyncio.Task[bool] | None = None
 
     @property
     def scheme(self) -> str:
@@ -66,7 +71,7 @@ class GuardedStore:
             raise StoreUnavailable(operation, "left alone after failures", self._breaker.retry_after_s)
         try:
             async with asyncio.timeout(timeout_s):
-                result = await call()
+                result = await self._watched(call)
         except (StoreUnavailable, TimeoutError) as exc:
             raise self._failed(operation, exc) from exc
         except BaseException:
@@ -74,6 +79,35 @@ class GuardedStore:
             raise
         self._succeeded()
         return result
+
+    async def _watched(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        """The call's result. Raises TimeoutError, the breaker open, where it is late and a ping is not answered."""
+        task = asyncio.ensure_future(call())
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=self._limits.suspect_s)
+                if not task.done() and not await self._answers_ping():
+                    self._breaker.trip()
+                    raise TimeoutError
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+    async def _answers_ping(self) -> bool:
+        """Whether the store answers a ping now; those who ask at once share one."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ping_once())
+        return await asyncio.shield(self._probe)
+
+    async def _ping_once(self) -> bool:
+        try:
+            async with asyncio.timeout(self._limits.suspect_s):
+                await self._store.ping()
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
 
     def _succeeded(self) -> None:
         if not self._breaker.is_closed:

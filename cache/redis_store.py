@@ -6,6 +6,7 @@ One try, no waiting of its own beyond the connection's timeouts: `cache.guard` b
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from redis import exceptions as refusals
@@ -41,6 +42,9 @@ class RedisStore:
         self._limits = limits
         self._pool = _pool(address, limits)
         self._redis: Any = Redis(connection_pool=self._pool)
+        # A ping must not wait behind large values: it tells whether the server lives.
+        self._ping_pool = _pool(address, replace(limits, max_connections=1))
+        self._pinger: Any = Redis(connection_pool=self._ping_pool)
 
     @property
     def scheme(self) -> str:
@@ -89,13 +93,15 @@ class RedisStore:
     async def ping(self) -> None:
         """Raises `StoreUnavailable` unless the server answers."""
         with _translated("ping"):
-            await self._redis.ping()
+            await self._pinger.ping()
 
     async def close(self) -> None:
         """Closes every connection."""
         with contextlib.suppress(refusals.RedisError, OSError):
             await self._redis.aclose()
             await self._pool.disconnect()
+            await self._pinger.aclose()
+            await self._ping_pool.disconnect()
 
 
 def _pool(address: StoreAddress, limits: StoreLimits) -> BlockingConnectionPool:

@@ -18,6 +18,8 @@ class StoreLimits:
     # The longest that an operation takes that carries no value: head, delete, ping.
     short_timeout_s: float = 2.0
     connect_timeout_s: float = 1.0
+    # An operation that takes this long is waited for further only while a ping is answered within as much again.
+    suspect_s: float = 0.5
     max_connections: int = 16
     # Larger values are refused before they are sent: one SET larger than a server's maxmemory evicts every key.
     max_value_bytes: int = 256 * MIB

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from gateway.answer_bodies import answer_body, failed_body
+from gateway.asking import begin
 from gateway.deadline import Deadline
 from gateway.errors import ApiError, Unforeseen, api_error
-from gateway.images import RequestImage, first_id, image_cache, resolve
+from gateway.images import RequestImage, first_id, image_cache
 from gateway.limits import check_answers
 from gateway.openapi import json_reply, streamed
 from gateway.references import parse
@@ -26,7 +27,7 @@ from gateway.schema_answers import (
     DoneEvent,
 )
 from gateway.service import Service, service_of, tenant_of
-from gateway.streams import EventStream, Opened, opened, unless_gone
+from gateway.streams import EventStream, Opened, unless_gone
 from gateway.usage import sampling_message, usage_body
 from protos import language_pb2
 from rpc.errors import RpcError, error_from_parts
@@ -100,9 +101,11 @@ async def _answer(service: Service, tenant: str, body: AnswersRequest, deadline:
     check_answers(body, service.settings.limits)
     references = [parse(url, f"images[{place}]") for place, url in enumerate(body.images)]
     model = await service.check_model(body.model)
-    images = await resolve(references, tenant, service.vision, deadline)
-    call = service.language.answer(answer_request(body, images, tenant), first_id(images), deadline)
-    events = await opened(call)
+
+    def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.AnswerEvent, None]:
+        return service.language.answer(answer_request(body, images, tenant), first_id(images), deadline)
+
+    images, events = await begin(references, tenant, service.vision, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
     collected = Collected(f"ans_{secrets.token_hex(12)}", model, images, question_ids(body))
     if body.stream:

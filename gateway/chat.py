@@ -10,9 +10,10 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from gateway.asking import begin
 from gateway.deadline import Deadline
 from gateway.errors import Unforeseen
-from gateway.images import RequestImage, first_id, image_cache, resolve
+from gateway.images import RequestImage, first_id, image_cache
 from gateway.limits import check_chat
 from gateway.openapi import json_reply, streamed
 from gateway.references import Reference, parse
@@ -28,7 +29,7 @@ from gateway.schema_chat import (
     ReplyMessage,
 )
 from gateway.service import Service, service_of, tenant_of
-from gateway.streams import EventStream, Opened, opened, unless_gone
+from gateway.streams import EventStream, Opened, unless_gone
 from gateway.usage import finish_reason, sampling_message, usage_body
 from protos import language_pb2
 
@@ -66,9 +67,11 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
     check_chat(body, service.settings.limits)
     references = image_references(body)
     model = await service.check_model(body.model)
-    images = await resolve(references, tenant, service.vision, deadline)
-    call = service.language.generate(generate_request(body, images, tenant), first_id(images), deadline)
-    events = await opened(call)
+
+    def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.GenerateEvent, None]:
+        return service.language.generate(generate_request(body, images, tenant), first_id(images), deadline)
+
+    images, events = await begin(references, tenant, service.vision, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
     reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model, images)
     if body.stream:

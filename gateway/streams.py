@@ -31,6 +31,11 @@ class Opened(Generic[Event]):
         self._first = first
         self._rest = rest
 
+    @property
+    def first(self) -> Event | None:
+        """The first event, as long as nobody has taken it; None where there is none."""
+        return self._first
+
     def __aiter__(self) -> "Opened[Event]":
         return self
 

@@ -59,3 +59,15 @@ def test_an_abandoned_probe_makes_room_for_another() -> None:
     assert breaker.enter()
     breaker.abandon()
     assert breaker.enter()
+
+
+def test_a_trip_opens_it_at_once() -> None:
+    """What is known to be down is not tried again to make sure, until the cool-down is over."""
+    clock = Clock()
+    breaker = Breaker(max_failures=3, cooldown_s=10, clock=clock)
+    breaker.trip()
+    assert not breaker.enter()
+    clock.now += 10
+    assert breaker.enter()
+    breaker.succeed()
+    assert breaker.is_closed

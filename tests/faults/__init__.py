@@ -1,0 +1,1 @@
+"""Faults made on purpose, under load: real processes, real servers, and answers held against the whole model's."""
