@@ -11,7 +11,8 @@ from gateway.metrics import Metrics, Timed
 from gateway.schema import ErrorBody
 from gateway.service import open_service
 from gateway.settings import GatewaySettings
-from gateway.tenant import WatchedTenants
+from gateway.tenant import Tenants
+from rpc.peers import Identity
 
 ROUTERS = (chat.router, answers.router, uploads.router, status.router, playground.router)
 DESCRIPTION = "Look once, ask many: questions about images, answered by a vision and a language half."
@@ -21,15 +22,16 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     """The gateway's ASGI application.
 
     Raises:
-        ValueError: the tokens file holds a line that is not `TOKEN TENANT`.
+        ValueError: the tokens file holds a line that is not `TOKEN TENANT`; a certificate cannot be used.
         OSError: the tokens file cannot be read.
     """
     metrics = Metrics()
-    tenants = WatchedTenants(settings.tokens_file)
+    identity = Identity(settings.peers)
+    tenants = Tenants(settings.tokens_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.service = open_service(settings, metrics)
+        app.state.service = open_service(settings, metrics, identity)
         yield
         await app.state.service.close()
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import ApiError, BodyTooLarge, Busy, TimedOut
 from gateway.handlers import error_response
 from gateway.settings import Limits
-from gateway.tenant import PUBLIC, WatchedTenants
+from gateway.tenant import PUBLIC, Tenants
 from rpc.places import Places
 
 # Asked by whoever restarts processes, who has no token and must not be turned away.
@@ -23,7 +23,7 @@ RETRY_AFTER_S = 1.0
 class Door:
     """Admits requests: sets `state.tenant`, and hands the application a body that is there as a whole."""
 
-    def __init__(self, app: ASGIApp, tenants: WatchedTenants, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, tenants: Tenants, limits: Limits) -> None:
         self._app = app
         self._tenants = tenants
         self._limits = limits

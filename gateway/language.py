@@ -12,6 +12,7 @@ from gateway.routing import bounded, least_loaded, rendezvous
 from gateway.workers import Workers
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import NotFound, RpcError, Unavailable, Unpaired
+from rpc.peers import PLAIN, Identity
 
 
 def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
@@ -21,8 +22,8 @@ def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
 class LanguageWorkers(Workers):
     """Answers questions."""
 
-    def __init__(self, addresses: Sequence[str], max_message_bytes: int) -> None:
-        super().__init__("language", addresses, _stub, max_message_bytes)
+    def __init__(self, addresses: Sequence[str], max_message_bytes: int, identity: Identity = PLAIN) -> None:
+        super().__init__("language", addresses, _stub, max_message_bytes, identity)
 
     def order(self, image_id: str | None) -> tuple[str, ...]:
         """The workers for a request about an image: the one whose KV may hold it first, unless it has too much to do.

@@ -14,6 +14,7 @@ from gateway.settings import GatewaySettings
 from gateway.vision import VisionWorkers
 from protos import language_pb2
 from rpc.errors import RpcError, Unavailable
+from rpc.peers import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +88,13 @@ class Service:
         await self.language.close()
 
 
-def open_service(settings: GatewaySettings, metrics: Metrics) -> Service:
+def open_service(settings: GatewaySettings, metrics: Metrics, identity: Identity) -> Service:
     """Opens channels to every worker; none needs to be there yet. To be called on the running loop."""
     most = settings.limits.body_bytes
     return Service(
         settings=settings,
-        vision=VisionWorkers(settings.vision, most),
-        language=LanguageWorkers(settings.language, most),
+        vision=VisionWorkers(settings.vision, most, identity),
+        language=LanguageWorkers(settings.language, most, identity),
         metrics=metrics,
     )
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from rpc.peers import PeerSettings
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -48,6 +50,7 @@ class GatewaySettings:
         scrape_timeout_s: Seconds that /ready and /metrics wait for a worker.
         grace_s: Seconds that running requests have to end when the process is told to stop.
         tokens_file: File of `TOKEN TENANT` lines. None: nobody needs a token, and everybody is tenant "public".
+        peers: How this process and the workers know each other.
         log_level: debug, info, warning or error.
         limits: Bounds on what clients send.
     """
@@ -61,5 +64,6 @@ class GatewaySettings:
     scrape_timeout_s: float = 2.0
     grace_s: float = 20.0
     tokens_file: str | None = None
+    peers: PeerSettings = field(default_factory=PeerSettings)
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)

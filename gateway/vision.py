@@ -10,6 +10,7 @@ from gateway.routing import rendezvous
 from gateway.workers import Workers
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import NotFound, RpcError
+from rpc.peers import PLAIN, Identity
 
 # Two ends of a file tell it from others well enough to spread files over workers.
 ROUTING_BYTES = 64 * 1024
@@ -30,8 +31,8 @@ def _stub(opened: grpc.aio.Channel) -> vision_pb2_grpc.VisionServiceStub:
 class VisionWorkers(Workers):
     """Encodes images and knows about encoded ones."""
 
-    def __init__(self, addresses: Sequence[str], max_message_bytes: int) -> None:
-        super().__init__("vision", addresses, _stub, max_message_bytes)
+    def __init__(self, addresses: Sequence[str], max_message_bytes: int, identity: Identity = PLAIN) -> None:
+        super().__init__("vision", addresses, _stub, max_message_bytes, identity)
 
     async def encode(self, image: bytes, tenant: str, deadline: Deadline) -> vision_pb2.Image:
         """Makes sure that an image is encoded, on the worker that equal bytes always go to while it answers.

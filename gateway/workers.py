@@ -13,6 +13,7 @@ from gateway.routing import reachable_first
 from gateway.watch import Watch
 from rpc.client import channel
 from rpc.errors import RpcError, Unavailable, error_from_call
+from rpc.peers import PLAIN, Identity
 
 # The first worker of a request's order, and one more.
 ATTEMPTS = 2
@@ -29,11 +30,18 @@ class Workers:
     """
 
     def __init__(
-        self, half: str, addresses: Sequence[str], stub: Callable[[grpc.aio.Channel], Any], max_message_bytes: int
+        self,
+        half: str,
+        addresses: Sequence[str],
+        stub: Callable[[grpc.aio.Channel], Any],
+        max_message_bytes: int,
+        identity: Identity = PLAIN,
     ) -> None:
         self.half = half
         self.addresses = tuple(addresses)
-        self._channels = {address: channel(address, max_message_bytes=max_message_bytes) for address in addresses}
+        self._channels = {
+            address: channel(address, max_message_bytes=max_message_bytes, identity=identity) for address in addresses
+        }
         self._stubs = {address: stub(opened) for address, opened in self._channels.items()}
         self._running: Counter[str] = Counter()
         self._watch = Watch(half, self._channels)

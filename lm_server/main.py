@@ -42,6 +42,7 @@ from lm_server.tiers import Tiers
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import RpcError
 from rpc.heartbeat import Heartbeat
+from rpc.peers import Identity, PeersUnusable
 from rpc.server import GrpcServer, serve_until_signal
 from telemetry.log import configure
 
@@ -61,6 +62,7 @@ def run(settings: LanguageSettings) -> int:
     return_freed_memory()
     settings = replace(settings, threads=leave_threads_to_the_model(settings.threads))
     try:
+        own = Identity(settings.peers)
         store = _open_store(settings)
         half = load_language(
             Path(settings.model),
@@ -70,8 +72,9 @@ def run(settings: LanguageSettings) -> int:
             offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
             on_table=hold_table_once,
         )
-        return asyncio.run(_serve(settings, half, store))
+        return asyncio.run(_serve(settings, half, store, own))
     except (
+        PeersUnusable,
         CheckpointError,
         UnsupportedFamily,
         LoadOptionError,
@@ -111,7 +114,7 @@ def _open_store(settings: LanguageSettings) -> Store | None:
     return open_store(settings.cache, limits)
 
 
-async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store | None) -> int:
+async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store | None, own: Identity) -> int:
     """The exit code: 1 where the engine broke."""
     description = half.description
     checkpoint = identity(Path(settings.model))
@@ -123,7 +126,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
         entry_format=ENTRY_FORMAT,
         identity=checkpoint,
     )
-    pairing = Pairing(language_half, settings.vision, max_entry_bytes=settings.max_entry_bytes)
+    pairing = Pairing(language_half, settings.vision, max_entry_bytes=settings.max_entry_bytes, identity=own)
     shape = EntryShape(description.hidden_size, description.num_deepstack, description.spatial_merge_size)
     library = EntryLibrary(
         store, pairing, shape, local_bytes=settings.local_cache_bytes, fetch_timeout_s=settings.fetch_timeout_s
@@ -140,7 +143,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     )
     limits = RequestLimits(settings.max_images, settings.max_choices, settings.max_questions)
     facts = _facts(settings, half, checkpoint)
-    server = GrpcServer((SERVICE,), max_message_bytes=settings.max_request_bytes)
+    server = GrpcServer((SERVICE,), max_message_bytes=settings.max_request_bytes, identity=own)
     servicer = LanguageServicer(answerer, engine, pairing, store, facts, limits)
     language_pb2_grpc.add_LanguageServiceServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
 

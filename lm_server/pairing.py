@@ -17,6 +17,7 @@ from checkpoint import CheckpointIdentity
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.client import channel
 from rpc.errors import RpcError, Unavailable, Unpaired, error_from_call
+from rpc.peers import PLAIN, Identity
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,13 @@ class VisionPeer:
 class Pairing:
     """The vision workers of one language worker."""
 
-    def __init__(self, half: LanguageHalf, addresses: Sequence[str], *, max_entry_bytes: int) -> None:
+    def __init__(
+        self, half: LanguageHalf, addresses: Sequence[str], *, max_entry_bytes: int, identity: Identity = PLAIN
+    ) -> None:
         self._half = half
-        self._channels = [channel(address, max_message_bytes=max_entry_bytes) for address in addresses]
+        self._channels = [
+            channel(address, max_message_bytes=max_entry_bytes, identity=identity) for address in addresses
+        ]
         self.peers = [
             VisionPeer(address, vision_pb2_grpc.VisionServiceStub(wire))  # type: ignore[no-untyped-call]
             for address, wire in zip(addresses, self._channels, strict=True)

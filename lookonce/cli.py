@@ -25,6 +25,7 @@ from lookonce.options import PREFIX
 from lookonce.serve_settings import LOOPBACK, from_environment, serve_settings
 from lookonce.serving import INTERRUPTED
 from lookonce.terminal import Terminal
+from rpc.peers import PeerSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -163,6 +164,10 @@ def _workers(half: str) -> Any:
     )
 
 
+def _peer(name: str, what: str) -> Any:
+    return typer.Option(metavar="FILE", envvar=f"{PREFIX}PEER_{name}", show_envvar=False, help=what)
+
+
 @app.command()
 def doctor(
     vision: Annotated[str, _workers("vision")] = "",
@@ -174,19 +179,28 @@ def doctor(
         str | None, typer.Option(metavar="URL", envvar="LOOKONCE_SERVER", show_envvar=False, help="The gateway.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="DIR|demo", help="A checkpoint on this host.")] = None,
+    peer_cert: Annotated[str | None, _peer("CERT", "Certificate to show to the workers, PEM.")] = None,
+    peer_key: Annotated[str | None, _peer("KEY", "Its private key, PEM.")] = None,
+    peer_ca: Annotated[str | None, _peer("CA", "Authority that signed the workers' certificates, PEM.")] = None,
+    peer_tokens_file: Annotated[str | None, _peer("TOKENS_FILE", "The workers' tokens.")] = None,
     token: Token = None,
 ) -> None:
     """Examine a deployment: who answers, do the halves belong together, is the store set up well.
 
     Exit status 1 if anything fails. Without any option the gateway on this machine is asked.
     """
+    try:
+        peers = PeerSettings(peer_cert, peer_key, peer_ca, peer_tokens_file)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
     targets = Targets(
         vision=read_addresses(vision) if vision else (),
         language=read_addresses(language) if language else (),
         cache=cache,
         server=server,
         model=Path(model_dir(model)) if model else None,
+        peers=peers,
     )
-    if targets == Targets():
-        targets = Targets(server=DEFAULT_SERVER)
+    if targets == Targets(peers=peers):
+        targets = Targets(server=DEFAULT_SERVER, peers=peers)
     raise typer.Exit(0 if report(examine(targets, token), Console(highlight=False)) else 1)

@@ -1,6 +1,7 @@
 """What the command line tells instead of a result.
 
 LookonceError              one clear line, which says what to do next
+├── UnusablePeers          a certificate, key or tokens file cannot be used
 ├── PortTaken              the gateway's address cannot be listened on
 ├── NoEmbeddedStore        no program for the embedded store is installed, or it does not start
 ├── ChildDied              a process of the deployment ended by itself
@@ -17,6 +18,10 @@ from collections.abc import Sequence
 
 class LookonceError(Exception):
     """Root of everything this package raises; str() is the line that a person reads."""
+
+
+class UnusablePeers(LookonceError):
+    """A certificate, key or tokens file for the other processes cannot be used."""
 
 
 class PortTaken(LookonceError):

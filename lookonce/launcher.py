@@ -21,7 +21,9 @@ from lookonce.options import PREFIX, flags
 from lookonce.processes import Child
 from lookonce.serve_settings import ServeSettings
 from lookonce.terminal import HalfInfo, Terminal
+from lookonce.workers import own_identity
 from rpc.errors import RpcError
+from rpc.peers import Identity
 
 CACHE = "cache"
 TURNS = "turns"
@@ -41,6 +43,7 @@ class Deployment:
 
     def __init__(self, settings: ServeSettings, terminal: Terminal) -> None:
         self._settings = settings
+        self._identity = own_identity(settings.gateway.peers)
         self._terminal = terminal
         self._children: dict[str, Child] = {}
         self._directory = ExitStack()
@@ -55,13 +58,14 @@ class Deployment:
         """Starts everything, and returns when the halves are paired. Raises `ChildDied`, `NoEmbeddedStore`."""
         directory = self._directory.enter_context(embedded.private_directory())
         settings = (await self._start_store(directory)).with_turns(str(directory / TURNS))
+        identity = self._identity
         await self._start_lookonce("vision", settings.vision)
         await self._start_lookonce("language", settings.language)
         await self._start_lookonce("gateway", settings.gateway)
         await self.unless_dead(
             asyncio.gather(
-                self._until_half("vision", lambda: workers.vision_info(settings.vision.listen, CALL_S)),
-                self._until_half("language", lambda: workers.language_info(settings.language.listen, CALL_S)),
+                self._until_half("vision", lambda: workers.vision_info(settings.vision.listen, CALL_S, identity)),
+                self._until_half("language", lambda: workers.language_info(settings.language.listen, CALL_S, identity)),
                 self._until_gateway(),
             )
         )
@@ -157,7 +161,7 @@ class Deployment:
     async def _until_paired(self) -> None:
         language, told = self._children["language"], False
         began_s = language.seconds()
-        while (problem := await _pairing_problem(self._settings.language.listen)) is not None:
+        while (problem := await _pairing_problem(self._settings.language.listen, self._identity)) is not None:
             if not told and language.seconds() - began_s > PATIENCE_S:
                 self._terminal.problem(f"still waiting for the halves to pair: {problem}")
                 told = True
@@ -171,10 +175,10 @@ async def _is_alive(client: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _pairing_problem(language: str) -> str | None:
+async def _pairing_problem(language: str, identity: Identity) -> str | None:
     """Why the language worker is not paired; None where it is."""
     try:
-        peers = (await workers.language_info(language, CALL_S)).vision
+        peers = (await workers.language_info(language, CALL_S, identity)).vision
     except RpcError as error:
         return error.message
     return next((peer.problem or "they have not met yet" for peer in peers if not peer.paired), None)

@@ -32,6 +32,9 @@ BY_NAME: Mapping[str, Kind] = {
     "offload_folder": kinds.FILE,
     "kv_disk_dir": kinds.FILE,
     "tokens_file": kinds.FILE,
+    "cert": kinds.FILE,
+    "key": kinds.FILE,
+    "ca": kinds.FILE,
     "turns": kinds.FILE,
     "draft_tokens": kinds.AMOUNT,
 }

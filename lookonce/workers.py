@@ -2,16 +2,26 @@
 
 import grpc.aio
 
+from lookonce.errors import UnusablePeers
 from protos import language_pb2, language_pb2_grpc, vision_pb2, vision_pb2_grpc
 from rpc.client import channel
 from rpc.errors import error_from_call
+from rpc.peers import PLAIN, Identity, PeerSettings, PeersUnusable
 
 MESSAGE_BYTES = 4 << 20
 
 
-async def vision_info(address: str, timeout_s: float) -> vision_pb2.VisionInfo:
+def own_identity(settings: PeerSettings) -> Identity:
+    """What this process shows to the workers. Raises `UnusablePeers`."""
+    try:
+        return Identity(settings)
+    except PeersUnusable as exc:
+        raise UnusablePeers(str(exc)) from exc
+
+
+async def vision_info(address: str, timeout_s: float, identity: Identity = PLAIN) -> vision_pb2.VisionInfo:
     """GetInfo of the vision worker at `host:port`. Raises `rpc.errors.RpcError`."""
-    async with channel(address, max_message_bytes=MESSAGE_BYTES) as opened:
+    async with channel(address, max_message_bytes=MESSAGE_BYTES, identity=identity) as opened:
         stub = vision_pb2_grpc.VisionServiceStub(opened)  # type: ignore[no-untyped-call]
         try:
             info: vision_pb2.VisionInfo = await stub.GetInfo(vision_pb2.GetInfoRequest(), timeout=timeout_s)
@@ -20,9 +30,9 @@ async def vision_info(address: str, timeout_s: float) -> vision_pb2.VisionInfo:
         return info
 
 
-async def language_info(address: str, timeout_s: float) -> language_pb2.LanguageInfo:
+async def language_info(address: str, timeout_s: float, identity: Identity = PLAIN) -> language_pb2.LanguageInfo:
     """GetInfo of the language worker at `host:port`. Raises `rpc.errors.RpcError`."""
-    async with channel(address, max_message_bytes=MESSAGE_BYTES) as opened:
+    async with channel(address, max_message_bytes=MESSAGE_BYTES, identity=identity) as opened:
         stub = language_pb2_grpc.LanguageServiceStub(opened)  # type: ignore[no-untyped-call]
         try:
             info: language_pb2.LanguageInfo = await stub.GetInfo(language_pb2.GetInfoRequest(), timeout=timeout_s)

@@ -2,21 +2,26 @@
 
 import grpc.aio
 
+from rpc.peers import PLAIN, Identity
 from rpc.server import MESSAGE_SLACK_BYTES
 
 
-def channel(address: str, *, max_message_bytes: int) -> grpc.aio.Channel:
-    """A channel to `host:port` that reconnects within a second or so and notices a peer that went silent."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes + MESSAGE_SLACK_BYTES),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1_000),
-        ],
-    )
+def channel(address: str, *, max_message_bytes: int, identity: Identity = PLAIN) -> grpc.aio.Channel:
+    """A channel to `host:port` that reconnects within a second or so and notices a peer that went silent.
+
+    Raises `rpc.peers.PeersUnusable`.
+    """
+    options = [
+        ("grpc.max_receive_message_length", max_message_bytes + MESSAGE_SLACK_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+    ]
+    credentials = identity.channel_credentials
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

@@ -9,8 +9,10 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from rpc.admission import TokenInterceptor
 from rpc.errors import Unavailable
 from rpc.interceptor import ErrorInterceptor
+from rpc.peers import PLAIN, Identity
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +29,11 @@ class GrpcServer:
         port: The bound port, once started.
     """
 
-    def __init__(self, services: tuple[str, ...], *, max_message_bytes: int) -> None:
+    def __init__(self, services: tuple[str, ...], *, max_message_bytes: int, identity: Identity = PLAIN) -> None:
+        self._identity = identity
+        tokens = [] if identity.tokens is None else [TokenInterceptor(identity.tokens)]
         self.server = grpc.aio.server(
-            interceptors=[ErrorInterceptor()],
+            interceptors=[ErrorInterceptor(), *tokens],
             options=server_options(max_message_bytes),
         )
         self.port = 0
@@ -46,11 +50,17 @@ class GrpcServer:
             Unavailable: the address cannot be bound.
         """
         try:
-            self.port = self.server.add_insecure_port(listen)
+            self.port = self._add_port(listen)
         except RuntimeError as exc:
             raise Unavailable(f"cannot listen on {listen}: is something else using that port?") from exc
         await self.server.start()
         return self.port
+
+    def _add_port(self, listen: str) -> int:
+        credentials = self._identity.server_credentials
+        if credentials is None:
+            return self.server.add_insecure_port(listen)
+        return self.server.add_secure_port(listen, credentials)
 
     async def set_serving(self, serving: bool) -> None:
         """Sets what the standard health service answers, for the whole server and each of its services."""

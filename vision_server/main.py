@@ -16,6 +16,7 @@ from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import RpcError
 from rpc.heartbeat import Heartbeat
+from rpc.peers import Identity, PeersUnusable
 from rpc.server import GrpcServer, serve_until_signal
 from telemetry import log
 from vision_server.admission import Admission
@@ -46,7 +47,7 @@ def run(settings: VisionSettings) -> int:
         return_freed_memory()
         worker = VisionWorker(replace(settings, threads=leave_threads_to_the_model(settings.threads)))
         asyncio.run(worker.serve())
-    except (CheckpointError, LoadOptionError, CacheError, TurnsUnusable, RpcError) as exc:
+    except (PeersUnusable, CheckpointError, LoadOptionError, CacheError, TurnsUnusable, RpcError) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message names it; a traceback would bury it
         return 1
     return 0
@@ -55,11 +56,12 @@ def run(settings: VisionSettings) -> int:
 class VisionWorker:
     """Everything of one worker that exists before its event loop: model, preprocessor, store.
 
-    Raises `CheckpointError`, `LoadOptionError`, `cache.CacheError`, `TurnsUnusable`.
+    Raises `CheckpointError`, `LoadOptionError`, `cache.CacheError`, `TurnsUnusable`, `PeersUnusable`.
     """
 
     def __init__(self, settings: VisionSettings) -> None:
         self.settings = settings
+        self.identity = Identity(settings.peers)
         self.turns = open_turns(settings.turns, settings.threads, settings.device)
         self.store = open_store(settings.cache, _store_limits(settings))
         model_dir = Path(settings.model)
@@ -104,7 +106,7 @@ class VisionWorker:
 
     def open_server(self, images: Images) -> GrpcServer:
         """The worker's server, not yet listening."""
-        server = GrpcServer((SERVICE,), max_message_bytes=self.settings.max_image_bytes)
+        server = GrpcServer((SERVICE,), max_message_bytes=self.settings.max_image_bytes, identity=self.identity)
         service = VisionService(images, self.store, self.info)
         vision_pb2_grpc.add_VisionServiceServicer_to_server(service, server.server)  # type: ignore[no-untyped-call]
         return server

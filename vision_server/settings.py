@@ -1,6 +1,8 @@
 """What one vision worker is told at its start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from rpc.peers import PeerSettings
 
 MIB = 1 << 20
 DAY_S = 24 * 3600.0
@@ -60,6 +62,8 @@ class VisionSettings:
     # A file through which workers that share this machine's cores take turns, made where it is missing; the same for
     # all of them. None: they compete, and are several times slower when both have work.
     turns: str | None = None
+    # How this process and the others of the deployment know each other.
+    peers: PeerSettings = field(default_factory=PeerSettings)
     # debug, info, warning or error.
     log_level: str = "info"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from lookonce.doctor.halves import (
 from lookonce.doctor.server import examine_server
 from lookonce.doctor.store import examine_store
 from rpc.errors import RpcError
+from rpc.peers import Identity, PeerSettings
 
 CALL_S = 5.0
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
@@ -40,6 +41,7 @@ class Targets:
     cache: str | None = None
     server: str | None = None
     model: Path | None = None
+    peers: PeerSettings = field(default_factory=PeerSettings)
 
 
 def examine(targets: Targets, token: str | None = None) -> list[Finding]:
@@ -65,17 +67,19 @@ def _examine_model(model_dir: Path, visions: VisionReplies, languages: LanguageR
 
 
 async def _ask_workers(targets: Targets) -> tuple[VisionReplies, LanguageReplies]:
+    identity = workers.own_identity(targets.peers)
     return await asyncio.gather(
-        _ask_all(targets.vision, workers.vision_info), _ask_all(targets.language, workers.language_info)
+        _ask_all(targets.vision, workers.vision_info, identity),
+        _ask_all(targets.language, workers.language_info, identity),
     )
 
 
 async def _ask_all(
-    addresses: Sequence[str], ask: Callable[[str, float], Awaitable[Reply]]
+    addresses: Sequence[str], ask: Callable[[str, float, Identity], Awaitable[Reply]], identity: Identity
 ) -> dict[str, Reply | RpcError]:
     async def one(address: str) -> Reply | RpcError:
         try:
-            return await ask(address, CALL_S)
+            return await ask(address, CALL_S, identity)
         except RpcError as error:
             return error
 

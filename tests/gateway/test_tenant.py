@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import tenant
 from gateway.errors import Unauthorized
-from gateway.tenant import Tenants, read_tenants
+from gateway.tenant import Tenants
+from rpc import tokens
+from rpc.tokens import read_tokens
 from tests.gateway.conftest import Line, StartLine
 
 ROUTES = [
@@ -62,7 +63,7 @@ async def test_changed_tokens_count_without_a_restart(
     guarded: Line, tokens_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A token that is added lets in, one that is taken away no longer does; a bad file leaves all as it was."""
-    monkeypatch.setattr(tenant, "LOOK_S", 0.0)
+    monkeypatch.setattr(tokens, "LOOK_S", 0.0)
 
     async def status(token: str) -> int:
         return (await guarded.client.get("/v1/images/img_a", headers={"Authorization": f"Bearer {token}"})).status_code
@@ -101,21 +102,31 @@ async def test_tenants_do_not_see_each_others_images(guarded: Line) -> None:
 
 def test_tokens_are_read_and_kept_as_digests(tokens_file: str) -> None:
     """The file's tokens lead to their tenants, and none of them stays in memory as it is."""
-    tenants = read_tenants(tokens_file)
+    tenants = Tenants(tokens_file)
     assert (tenants.of("Bearer secret-a"), tenants.of("bearer  secret-b ")) == ("alice", "bob")
-    assert set(tenants.by_digest) == {hashlib.sha256(token).digest() for token in (b"secret-a", b"secret-b")}
+    assert set(read_tokens(tokens_file).by_digest) == {
+        hashlib.sha256(token).digest() for token in (b"secret-a", b"secret-b")
+    }
 
 
 def test_without_tokens_everybody_is_public() -> None:
     """Where no tokens are set, whatever is sent is tenant `public`."""
-    assert read_tenants(None).of(None) == Tenants({}).of("Bearer x") == "public"
+    assert Tenants(None).of(None) == Tenants(None).of("Bearer x") == "public"
+
+
+def test_a_token_of_all_tenants_is_none_over_http(tmp_path: Path) -> None:
+    """The token with which processes speak for every tenant names none, so it opens nothing here."""
+    path = tmp_path / "tokens"
+    path.write_text("secret *\n")
+    with pytest.raises(Unauthorized):
+        Tenants(str(path)).of("Bearer secret")
 
 
 @pytest.mark.parametrize("authorization", ["Bearer é\udcff", "Bearer a b", "bearer"])
 def test_strange_tokens_are_unknown(authorization: str, tokens_file: str) -> None:
     """A token of any characters is at most unknown."""
     with pytest.raises(Unauthorized):
-        read_tenants(tokens_file).of(authorization)
+        Tenants(tokens_file).of(authorization)
 
 
 @pytest.mark.parametrize(
@@ -133,4 +144,4 @@ def test_bad_tokens_file_names_the_line(tmp_path: Path, text: str, problem: str)
     path = tmp_path / "tokens"
     path.write_text(text)
     with pytest.raises(ValueError, match=problem):
-        read_tenants(str(path))
+        Tenants(str(path))
