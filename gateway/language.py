@@ -90,6 +90,7 @@ class LanguageWorkers(Workers):
                     async for each in events:
                         yield each
                 return
+        await self.until_connected(last)
         with self.busy(last):
             reading = _Reading(self, last, start(self.stub(last)))
             async with aclosing(reading.all(None)) as events:

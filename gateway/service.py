@@ -73,6 +73,7 @@ class Service:
         return served
 
     async def _ask_model(self) -> str:
+        await self.language.until_one_connected()
         infos = await self.language.infos(self.settings.scrape_timeout_s)
         names = [info.model for info in infos.values() if isinstance(info, language_pb2.LanguageInfo)]
         if not names:

@@ -1,6 +1,7 @@
 """The workers of one half: their channels, what each has to do, and one retry elsewhere when one does not answer."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from rpc.peers import PLAIN, Identity
 
 # The first worker of a request's order, and one more.
 ATTEMPTS = 2
+# A worker that comes up or back is connected to within this; a channel tries once a second.
+RECONNECT_S = 2.0
 
 Reply = TypeVar("Reply")
 
@@ -104,7 +107,29 @@ class Workers:
                 return await self.unless_silent(address, self.ask_one(address, call))
             except Unavailable:
                 continue
+        await self.until_connected(last)
         return await self.ask_one(last, call)
+
+    async def until_connected(self, address: str) -> None:
+        """Returns once this worker is connected to, or after a moment in vain.
+
+        For the last attempt: calls fail at once between two attempts to connect, also when the worker has just started.
+        """
+        opened = self._channels[address]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECONNECT_S):
+                state = opened.get_state(try_to_connect=True)
+                while state is not grpc.ChannelConnectivity.READY:
+                    await opened.wait_for_state_change(state)
+                    state = opened.get_state(try_to_connect=True)
+
+    async def until_one_connected(self) -> None:
+        """Returns once some worker is connected to, or after a moment in vain."""
+        waits = [asyncio.create_task(self.until_connected(address)) for address in self.addresses]
+        if waits:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def unless_silent(self, address: str, work: Coroutine[Any, Any, Reply]) -> Reply:
         """The work's result, or an early end where its worker falls silent while another one is well.

@@ -1,0 +1,60 @@
+"""The gateway's workers: one that has just come up is asked, not turned away."""
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+from gateway.deadline import Deadline
+from gateway.language import LanguageWorkers
+from protos import language_pb2, language_pb2_grpc
+from rpc.errors import Unavailable
+from rpc.server import GrpcServer
+from tests.gateway.fakes import FakeLanguage
+
+QUESTION = language_pb2.GenerateRequest(
+    messages=[language_pb2.Message(role="user", content=[language_pb2.ContentPart(text="What is this?")])]
+)
+SERVICE = language_pb2.DESCRIPTOR.services_by_name["LanguageService"].full_name
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+async def ask(workers: LanguageWorkers) -> list[language_pb2.GenerateEvent]:
+    """Every event of one answer."""
+    return [event async for event in workers.generate(QUESTION, None, Deadline(10))]
+
+
+async def test_a_worker_that_has_just_come_up_is_asked() -> None:
+    """While a channel waits to connect again its calls fail at once; the request waits for the connection instead."""
+    port = free_port()
+    workers = LanguageWorkers([f"127.0.0.1:{port}"], 1 << 20)
+    # So long that the pause between two attempts has grown to its full second.
+    await asyncio.sleep(2.5)
+    server = GrpcServer((SERVICE,), max_message_bytes=1 << 20)
+    language_pb2_grpc.add_LanguageServiceServicer_to_server(FakeLanguage(), server.server)  # type: ignore[no-untyped-call]
+    try:
+        await server.start(f"127.0.0.1:{port}")
+        events = await ask(workers)
+        assert events[-1].HasField("done")
+    finally:
+        await workers.close()
+        await server.drain(0)
+
+
+async def test_a_worker_that_is_down_is_told_of_soon() -> None:
+    """The wait for a connection is bounded, whatever the request's own deadline."""
+    workers = LanguageWorkers([f"127.0.0.1:{free_port()}"], 1 << 20)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Unavailable):
+            await ask(workers)
+    finally:
+        await workers.close()
+    assert time.monotonic() - began < 8
