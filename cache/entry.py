@@ -119,8 +119,12 @@ def decode_header(prefix: BytesLike, total_bytes: int, *, expected_key: str, exp
     return header
 
 
-def check_model(entry: Entry, *, hidden_size: int, num_deepstack: int, merge_size: int) -> None:
-    """Raises `DamagedEntry` unless the entry has the tensors that a model of these sizes takes."""
+def check_model(entry: Entry, *, dtype: str | None, hidden_size: int, num_deepstack: int, merge_size: int) -> None:
+    """Raises `DamagedEntry` unless the entry has the tensors that a tower of these sizes makes, and of this dtype.
+
+    None is a dtype that nobody knows any more, because the tower is gone.
+    """
+    expect(dtype is None or entry.tensors[0].dtype == dtype, Damage.DTYPE, "")
     expect(entry.merge_size == merge_size, Damage.GRID, "merge size")
     expect(len(entry.tensors) == 1 + num_deepstack, Damage.SHAPE, "number of tensors")
     expect(entry.tensors[0].shape[1] == hidden_size, Damage.SHAPE, "hidden size")

@@ -46,6 +46,7 @@ class Damage(StrEnum):
     KEY = "key"
     FINGERPRINT = "fingerprint"
     SHAPE = "shape"
+    DTYPE = "dtype"
     GRID = "grid"
     VALUES = "values"
 

@@ -24,7 +24,7 @@ class TensorHeader:
     @property
     def num_bytes(self) -> int:
         """Length of the values. Raises `DamagedEntry` for a dtype that entries do not have."""
-        expect(self.dtype in ITEM_BYTES, Damage.SHAPE, "dtype")
+        expect(self.dtype in ITEM_BYTES, Damage.DTYPE, "unknown")
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
@@ -100,7 +100,7 @@ def _check_tokens(header: Header) -> None:
     expect(len(first.shape) == 2, Damage.SHAPE, "embedding must have two dimensions")
     expect(first.shape[0] == t * (h // merge) * (w // merge), Damage.GRID, "tokens")
     expect(all(tensor.shape == first.shape for tensor in header.tensors), Damage.SHAPE, "shapes differ")
-    expect(all(tensor.dtype == first.dtype for tensor in header.tensors), Damage.SHAPE, "dtypes differ")
+    expect(all(tensor.dtype == first.dtype for tensor in header.tensors), Damage.DTYPE, "dtypes differ")
     names = ["embedding"] + [f"deepstack.{layer}" for layer in range(len(header.tensors) - 1)]
     expect([tensor.name for tensor in header.tensors] == names, Damage.HEADER, "names")
 
@@ -113,7 +113,7 @@ def _tensors(value: Any) -> tuple[TensorHeader, ...]:
 def _tensor(value: Any) -> TensorHeader:
     expect(type(value) is list and len(value) == 3, Damage.HEADER, "tensor")
     name, dtype, shape = value
-    expect(type(dtype) is str and dtype in ITEM_BYTES, Damage.SHAPE, "dtype")
+    expect(type(dtype) is str and dtype in ITEM_BYTES, Damage.DTYPE, "unknown")
     expect(type(shape) is list and 1 <= len(shape) <= 4, Damage.SHAPE, "dimensions")
     return TensorHeader(_text(name), dtype, tuple(_size(dimension) for dimension in shape))
 

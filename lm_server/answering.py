@@ -161,7 +161,7 @@ class Answerer:
             raise InvalidArgument(
                 f"the prompt has {len(prompt)} tokens and the answer may take {wanted}, but the model's context "
                 f"holds {context}",
-                reason="CONTEXT_TOO_LONG",
+                reason="CONTEXT_LENGTH_EXCEEDED",
             )
         return prompt
 
@@ -174,7 +174,7 @@ class Answerer:
             raise InvalidArgument(
                 f"the prompt has {len(work.prompt)} tokens and a choice {longest}, but the model's context holds "
                 f"{self._limits.context_tokens}",
-                reason="CONTEXT_TOO_LONG",
+                reason="CONTEXT_LENGTH_EXCEEDED",
             )
 
     def _checked_work(

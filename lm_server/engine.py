@@ -87,7 +87,7 @@ class Engine:
         if needed > budget:
             raise InvalidArgument(
                 f"prompt and answer take {needed} tokens of key/value memory and this server has {budget}",
-                reason="CONTEXT_TOO_LONG",
+                reason="CONTEXT_LENGTH_EXCEEDED",
             )
 
     def check_room(self, num_questions: int, tenant: str = "") -> None:

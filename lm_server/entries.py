@@ -180,6 +180,7 @@ class EntryLibrary:
         shape = self._shape
         check_model(
             entry,
+            dtype=self._pairing.dtype_of(fingerprint),
             hidden_size=shape.hidden_size,
             num_deepstack=shape.num_deepstack,
             merge_size=shape.spatial_merge_size,

@@ -46,6 +46,7 @@ class VisionPeer:
     """A vision worker as last seen.
 
     `problem` says in words why it is not paired; empty where it is. `compared` is what told that it belongs here.
+    `dtype` is that of its entries' values.
     """
 
     address: str
@@ -54,6 +55,7 @@ class VisionPeer:
     fingerprint: str = ""
     problem: str = "not reached yet"
     compared: str = ""
+    dtype: str = ""
 
     @property
     def is_paired(self) -> bool:
@@ -95,6 +97,10 @@ class Pairing:
         """Of the entries this worker may read. None until paired."""
         return next((peer.fingerprint for peer in self.peers if peer.is_paired), None)
 
+    def dtype_of(self, fingerprint: str) -> str | None:
+        """Of the values in entries of this fingerprint; None where no vision worker has it any more."""
+        return next((peer.dtype for peer in self.peers if peer.fingerprint == fingerprint), None)
+
     def require_fingerprint(self) -> str:
         """The fingerprint. Raises Unpaired, or Unavailable where no vision worker was ever reached."""
         fingerprint = self.fingerprint
@@ -133,6 +139,7 @@ class Pairing:
         before = (peer.problem, peer.fingerprint)
         peer.is_reachable = True
         peer.fingerprint = info.fingerprint
+        peer.dtype = info.dtype
         peer.problem = mismatch(self._half, info) or self._disagreement(peer)
         peer.compared = compared(self._half, info)
         if (peer.problem, peer.fingerprint) != before:

@@ -71,7 +71,13 @@ class Library:
         """The header of a wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
         form = self._form
         entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint)
-        check_model(entry, hidden_size=form.hidden_size, num_deepstack=form.num_deepstack, merge_size=form.merge_size)
+        check_model(
+            entry,
+            dtype=form.dtype,
+            hidden_size=form.hidden_size,
+            num_deepstack=form.num_deepstack,
+            merge_size=form.merge_size,
+        )
         check_finite(entry)
         return self._header(key, data, len(data))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 
 from cache import ENTRY_FORMAT, CacheError, EntryCache, StoreLimits, open_store
-from cache.header import ITEM_BYTES
 from checkpoint import CheckpointError, LoadedVision, LoadOptionError, dtype_name, fingerprint, identity, load_vision
 from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model, open_turns, return_freed_memory
 from protos import vision_pb2, vision_pb2_grpc
@@ -147,7 +146,7 @@ def _form(loaded: LoadedVision, preprocessor: ImagePreprocessor, settings: Visio
         hidden_size=loaded.description.hidden_size,
         num_deepstack=loaded.description.num_deepstack,
         merge_size=loaded.description.spatial_merge_size,
-        item_bytes=ITEM_BYTES[dtype],
+        dtype=dtype,
         max_bytes=settings.max_entry_bytes,
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cache import Entry, encode
+from cache.header import ITEM_BYTES
 from cache.tensors import check_finite, from_torch
 from rpc.errors import TooLarge
 from rpc.heartbeat import Pulse
@@ -35,14 +36,14 @@ class EntryForm:
     hidden_size: int
     num_deepstack: int
     merge_size: int
-    item_bytes: int
+    dtype: str
     max_bytes: int
 
     def value_bytes(self, grid: tuple[int, int, int]) -> int:
         """Bytes of an entry's tensors."""
         t, h, w = grid
         tokens = t * h * w // self.merge_size**2
-        return tokens * self.hidden_size * self.item_bytes * (1 + self.num_deepstack)
+        return tokens * self.hidden_size * ITEM_BYTES[self.dtype] * (1 + self.num_deepstack)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def test_a_pickle_is_not_an_entry() -> None:
         (lambda header: {**header, "tensors": []}, Damage.HEADER),
         (lambda header: {**header, "tensors": header["tensors"][:2]}, Damage.SHAPE),
         (lambda header: {**header, "tensors": [["embedding", "float32", [6, 4]]] * 3}, Damage.HEADER),
-        (lambda header: {**header, "tensors": [["embedding", "int8", [6, 4]]]}, Damage.SHAPE),
+        (lambda header: {**header, "tensors": [["embedding", "int8", [6, 4]]]}, Damage.DTYPE),
         (lambda header: {**header, "tensors": [["embedding", "float16", [6, 2**62]]]}, Damage.HEADER),
         (lambda header: {**header, "extra": 1}, Damage.HEADER),
         (lambda header: [header], Damage.HEADER),
@@ -233,12 +233,14 @@ def test_what_could_not_be_read_is_not_written(entry: Entry) -> None:
 
 
 def test_an_entry_of_another_model_is_refused() -> None:
-    """A width, number of tensors or merge size that the model does not have is named."""
+    """A dtype, width, number of tensors or merge size that the model does not have is named; no dtype is no matter."""
     entry = sample_entry(hidden=4, deepstack=2)
-    check_model(entry, hidden_size=4, num_deepstack=2, merge_size=2)
-    for sizes in ({"hidden_size": 5}, {"num_deepstack": 0}, {"merge_size": 1}):
+    right = {"dtype": entry.tensors[0].dtype, "hidden_size": 4, "num_deepstack": 2, "merge_size": 2}
+    check_model(entry, **right)
+    check_model(entry, **{**right, "dtype": None})
+    for wrong in ({"dtype": "float32"}, {"hidden_size": 5}, {"num_deepstack": 0}, {"merge_size": 1}):
         with pytest.raises(DamagedEntry):
-            check_model(entry, **{"hidden_size": 4, "num_deepstack": 2, "merge_size": 2, **sizes})
+            check_model(entry, **{**right, **wrong})
 
 
 def test_the_same_image_of_another_tenant_is_another_key() -> None:

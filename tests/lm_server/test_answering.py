@@ -32,6 +32,9 @@ class FakePairing:
     def require_fingerprint(self) -> str:
         return self.fingerprint
 
+    def dtype_of(self, fingerprint: str) -> str | None:
+        return None
+
     def peers_for(self, image_id: str) -> list[Any]:
         return []
 
@@ -115,7 +118,7 @@ async def test_a_question_that_can_never_fit_fails_alone(one_workshop: Workshop)
     async with desk(one_workshop, kv_tokens=200) as made:
         outcomes = await made.ask([question("Hello.", max_tokens=5000), question("Hello there.")])
     assert isinstance(outcomes[0], InvalidArgument)
-    assert outcomes[0].reason == "CONTEXT_TOO_LONG"
+    assert outcomes[0].reason == "CONTEXT_LENGTH_EXCEEDED"
     assert isinstance(outcomes[1], language_pb2.Answer)
     assert outcomes[1].text == one_workshop.expected(ask("Hello there."), 4).text
 

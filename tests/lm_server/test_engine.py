@@ -214,7 +214,7 @@ def test_a_question_that_can_never_fit_is_refused(one_workshop: Workshop) -> Non
     """A prompt larger than the whole memory is refused at once, with both numbers."""
     with one_workshop.engine(kv_tokens=20) as bench, pytest.raises(InvalidArgument, match="20") as caught:
         bench.ask([ask("What is this?", 1)])
-    assert caught.value.reason == "CONTEXT_TOO_LONG"
+    assert caught.value.reason == "CONTEXT_LENGTH_EXCEEDED"
 
 
 def test_too_many_questions_are_refused_whole(one_workshop: Workshop) -> None:

@@ -24,4 +24,4 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     ):
         vision = vision_pb2_grpc.VisionServiceStub(eyes)  # type: ignore[no-untyped-call]
         language = language_pb2_grpc.LanguageServiceStub(mouth)  # type: ignore[no-untyped-call]
-        yield Served(deployment, store, eyes, mouth, vision, language)
+        yield Served(deployment, model, store, eyes, mouth, vision, language)

@@ -44,6 +44,7 @@ async def test_embeddings_equal_the_whole_models(family: str, checkpoint: MakeCh
             description = worker.worker.loaded.description
             check_model(
                 entry,
+                dtype="float32",
                 hidden_size=description.hidden_size,
                 num_deepstack=description.num_deepstack,
                 merge_size=description.spatial_merge_size,

@@ -11,7 +11,7 @@ from tests.vision_server.worker import counted
 from vision_server.library import Aside, Library
 from vision_server.pipeline import EntryForm
 
-FORM = EntryForm(FINGERPRINT, hidden_size=4, num_deepstack=2, merge_size=2, item_bytes=2, max_bytes=1 << 20)
+FORM = EntryForm(FINGERPRINT, hidden_size=4, num_deepstack=2, merge_size=2, dtype="bfloat16", max_bytes=1 << 20)
 ENTRY = encode(sample_entry())
 
 

@@ -20,7 +20,7 @@ from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.preprocess import ImagePreprocessor, PreparedImage
 
 HIDDEN = 4
-FORM = EntryForm(FINGERPRINT, hidden_size=HIDDEN, num_deepstack=0, merge_size=2, item_bytes=4, max_bytes=1 << 20)
+FORM = EntryForm(FINGERPRINT, hidden_size=HIDDEN, num_deepstack=0, merge_size=2, dtype="float32", max_bytes=1 << 20)
 
 
 class SlowTower:
