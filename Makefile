@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway lookonce demo benchmarks \
 	examples tests
 
-.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary soak overload train-demo
+.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary fuzz soak overload train-demo
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -60,6 +60,10 @@ bench-gpu: setup ## W1 to W10 on one GPU beside transformers' whole model; refus
 
 bench-summary: setup ## Every bar of the performance issue, from the results that are there
 	$(BIN)/python -m benchmarks.summary
+
+fuzz: setup ## 20,000 bad inputs of every kind, and the gateway held against its own description
+	$(BIN)/python -m tests.fuzz
+	LOOKONCE_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest -q tests/fuzz/test_description.py
 
 soak: setup ## 20 minutes of 64 clients and random faults: nothing wrong, nothing lost, nothing left behind
 	$(BIN)/python -m tests.soak --minutes 20

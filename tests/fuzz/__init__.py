@@ -1,0 +1,1 @@
+"""Bad inputs by the thousand, made by chance and by seed: `python -m tests.fuzz`."""
