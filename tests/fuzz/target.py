@@ -20,6 +20,8 @@ from tests.promises.served import Served
 # Long enough for any answer of a tiny model; a request that hangs ends with a breach, not the run.
 CALL_S = 30.0
 GATEWAY = ("--request-timeout-s", "20")
+# What random requests do not say is to be short.
+LANGUAGE = ("--default-max-tokens", "4")
 # Codes that are an answer to bad input; UNAVAILABLE and INTERNAL are not.
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -88,7 +90,7 @@ def open_target(directory: Path) -> Iterator[Target]:
     model = make("qwen2_vl", directory / "model")
     with (
         redis_server(directory / "store") as store,
-        deploy(model, store.url, directory, gateway=GATEWAY) as deployment,
+        deploy(model, store.url, directory, language=LANGUAGE, gateway=GATEWAY) as deployment,
         grpc.insecure_channel(deployment.vision[0].address) as eyes,
         grpc.insecure_channel(deployment.language[0].address) as mouth,
     ):
