@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from gateway import answers, chat, handlers, openapi, playground, status, uploads
 from gateway.door import Door
 from gateway.metrics import Metrics, Timed
+from gateway.named import Named
 from gateway.schema import ErrorBody
 from gateway.service import open_service
 from gateway.settings import GatewaySettings
@@ -48,4 +49,5 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     openapi.install(app)
     app.add_middleware(Door, tenants=tenants, limits=settings.limits)
     app.add_middleware(Timed, metrics=metrics)
+    app.add_middleware(Named)
     return app

@@ -13,6 +13,7 @@ from gateway.workers import Workers
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import NotFound, RpcError, Unavailable, Unpaired
 from rpc.peers import PLAIN, Identity
+from rpc.request_ids import metadata
 
 
 def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
@@ -42,7 +43,9 @@ class LanguageWorkers(Workers):
         Raises:
             RpcError: while it is iterated.
         """
-        return self._events(self.order(image_id), lambda stub: stub.Generate(request, timeout=deadline.left_s()))
+        return self._events(
+            self.order(image_id), lambda stub: stub.Generate(request, timeout=deadline.left_s(), metadata=metadata())
+        )
 
     def answer(
         self, request: language_pb2.AnswerRequest, image_id: str | None, deadline: Deadline
@@ -52,7 +55,9 @@ class LanguageWorkers(Workers):
         Raises:
             RpcError: while it is iterated.
         """
-        return self._events(self.order(image_id), lambda stub: stub.Answer(request, timeout=deadline.left_s()))
+        return self._events(
+            self.order(image_id), lambda stub: stub.Answer(request, timeout=deadline.left_s(), metadata=metadata())
+        )
 
     async def forget(self, image_id: str, tenant: str, deadline: Deadline) -> None:
         """Has every worker forget what it keeps of a deleted image. One that was never paired keeps nothing.
@@ -61,7 +66,9 @@ class LanguageWorkers(Workers):
             RpcError: a worker did not answer, so that it may still know the image.
         """
         request = language_pb2.ForgetImageRequest(tenant=tenant, image_id=image_id)
-        replies = await self.ask_all(lambda stub: stub.ForgetImage(request, timeout=deadline.left_s()))
+        replies = await self.ask_all(
+            lambda stub: stub.ForgetImage(request, timeout=deadline.left_s(), metadata=metadata())
+        )
         for reply in replies.values():
             if isinstance(reply, RpcError) and not isinstance(reply, (NotFound, Unpaired)):
                 raise reply

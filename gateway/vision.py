@@ -11,6 +11,7 @@ from gateway.workers import Workers
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import NotFound, RpcError
 from rpc.peers import PLAIN, Identity
+from rpc.request_ids import metadata
 
 # Two ends of a file tell it from others well enough to spread files over workers.
 ROUTING_BYTES = 64 * 1024
@@ -42,7 +43,9 @@ class VisionWorkers(Workers):
         """
         request = vision_pb2.EncodeRequest(tenant=tenant, image=image)
         order = rendezvous(routing_key(image), self.addresses)
-        reply: vision_pb2.Image = await self.ask(order, lambda stub: stub.Encode(request, timeout=deadline.left_s()))
+        reply: vision_pb2.Image = await self.ask(
+            order, lambda stub: stub.Encode(request, timeout=deadline.left_s(), metadata=metadata())
+        )
         return reply
 
     async def get(self, image_id: str, tenant: str, deadline: Deadline) -> vision_pb2.Image:
@@ -57,7 +60,7 @@ class VisionWorkers(Workers):
         for address in rendezvous(image_id.encode(), self.addresses):
             try:
                 reply: vision_pb2.Image = await self.ask_one(
-                    address, lambda stub: stub.GetImage(request, timeout=deadline.left_s())
+                    address, lambda stub: stub.GetImage(request, timeout=deadline.left_s(), metadata=metadata())
                 )
             except NotFound:
                 continue
@@ -75,7 +78,9 @@ class VisionWorkers(Workers):
         """
         request = vision_pb2.DeleteImageRequest(tenant=tenant, image_id=image_id)
         self.require_one()
-        replies = await self.ask_all(lambda stub: stub.DeleteImage(request, timeout=deadline.left_s()))
+        replies = await self.ask_all(
+            lambda stub: stub.DeleteImage(request, timeout=deadline.left_s(), metadata=metadata())
+        )
         deleted = False
         for reply in replies.values():
             if isinstance(reply, RpcError) and not isinstance(reply, NotFound):

@@ -28,6 +28,7 @@ from lm_server.pairing import Pairing, VisionPeer
 from lm_server.runner import ImageEmbedding
 from protos import language_pb2, vision_pb2
 from rpc.errors import InvalidArgument, NotFound, RpcError, Unavailable, error_from_call
+from rpc.request_ids import metadata
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +212,7 @@ class EntryLibrary:
         request = vision_pb2.FetchEmbeddingRequest(tenant=tenant, image_id=image_id, fingerprint=fingerprint)
         data = bytearray()
         encoded = False
-        async for chunk in peer.stub.FetchEmbedding(request, timeout=self._fetch_timeout_s):
+        async for chunk in peer.stub.FetchEmbedding(request, timeout=self._fetch_timeout_s, metadata=metadata()):
             if chunk is None:
                 # What grpc makes of a message that was damaged on the way.
                 raise DamagedEntry(Damage.TRUNCATED, "a chunk cannot be read")

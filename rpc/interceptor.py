@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -14,6 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from rpc.errors import DETAILS_KEY, Internal, InvalidArgument, RpcError, status_details
+from rpc.request_ids import REQUEST_ID, accepted, carrying, current
 
 logger = logging.getLogger(__name__)
 
@@ -80,27 +82,57 @@ def _check(request: Any) -> None:
 
 def _unary(method: str, behaviour: Any) -> Any:
     async def call(request: Any, context: Context) -> Any:
-        try:
-            _check(request)
-            return await behaviour(request, context)
-        except (grpc.aio.AbortError, asyncio.CancelledError):
-            raise
-        except Exception as exc:  # noqa: BLE001 - the boundary: every exception becomes a status
-            await abort(context, _translate(method, exc))
+        with carrying(_request_id(context)), _told(method):
+            try:
+                _check(request)
+                return await behaviour(request, context)
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception as exc:  # noqa: BLE001 - the boundary: every exception becomes a status
+                await abort(context, _translate(method, exc))
 
     return call
 
 
 def _stream(method: str, behaviour: Any) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            _check(request)
-            async with contextlib.aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    yield response
-        except (grpc.aio.AbortError, asyncio.CancelledError):
-            raise
-        except Exception as exc:  # noqa: BLE001 - the boundary: every exception becomes a status
-            await abort(context, _translate(method, exc))
+        with carrying(_request_id(context)), _told(method):
+            try:
+                _check(request)
+                async with contextlib.aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception as exc:  # noqa: BLE001 - the boundary: every exception becomes a status
+                await abort(context, _translate(method, exc))
 
     return call
+
+
+def _request_id(context: Context) -> str:
+    """What the caller calls this request. Whoever has no name for it wants no line about it."""
+    given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID), None)
+    return accepted(given) if isinstance(given, str) else ""
+
+
+@contextlib.contextmanager
+def _told(method: str) -> Iterator[None]:
+    """A line of the log about a call that belongs to somebody's request."""
+    came, outcome = time.monotonic(), "ok"
+    try:
+        yield
+    except grpc.aio.AbortError:
+        outcome = "refused"
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        outcome = "cancelled"
+        raise
+    finally:
+        if current():
+            took = {
+                "method": method.rpartition("/")[2],
+                "outcome": outcome,
+                "seconds": round(time.monotonic() - came, 3),
+            }
+            logger.info("call", extra=took)

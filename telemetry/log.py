@@ -3,11 +3,13 @@
 import logging
 import sys
 
+from rpc import request_ids
+
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class PairsFormatter(logging.Formatter):
-    """Formats the fields given as `extra=` behind the message."""
+    """Formats the fields given as `extra=`, and the id of the request that is worked on, behind the message."""
 
     def __init__(self, process: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)s {process} %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
@@ -15,7 +17,10 @@ class PairsFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record, and its traceback below it where there is one."""
         line, separator, rest = super().format(record).partition("\n")
-        pairs = [f"{key}={value!r}" for key, value in vars(record).items() if key not in STANDARD]
+        fields = {key: value for key, value in vars(record).items() if key not in STANDARD}
+        if request_id := request_ids.current():
+            fields["request_id"] = request_id
+        pairs = [f"{key}={value!r}" for key, value in fields.items()]
         return " ".join([line, *pairs]) + separator + rest
 
 

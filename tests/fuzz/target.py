@@ -20,8 +20,8 @@ from tests.promises.served import Served
 # Long enough for any answer of a tiny model; a request that hangs ends with a breach, not the run.
 CALL_S = 30.0
 GATEWAY = ("--request-timeout-s", "20")
-# What random requests do not say is to be short.
-LANGUAGE = ("--default-max-tokens", "4")
+# Answers that nobody bounds are short. Caches are small, so that what grows is not they.
+LANGUAGE = ("--default-max-tokens", "4", "--kv-bytes", "8000000", "--local-cache-bytes", "1000000")
 # Codes that are an answer to bad input; UNAVAILABLE and INTERNAL are not.
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
