@@ -54,6 +54,16 @@ class LanguageServiceStub:
                 request_serializer=language__pb2.ForgetImageRequest.SerializeToString,
                 response_deserializer=language__pb2.ForgetImageResponse.FromString,
                 _registered_method=True)
+        self.LoadAdapter = channel.unary_unary(
+                '/lookonce.language.v1.LanguageService/LoadAdapter',
+                request_serializer=language__pb2.LoadAdapterRequest.SerializeToString,
+                response_deserializer=language__pb2.Adapter.FromString,
+                _registered_method=True)
+        self.UnloadAdapter = channel.unary_unary(
+                '/lookonce.language.v1.LanguageService/UnloadAdapter',
+                request_serializer=language__pb2.UnloadAdapterRequest.SerializeToString,
+                response_deserializer=language__pb2.UnloadAdapterResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/lookonce.language.v1.LanguageService/GetInfo',
                 request_serializer=language__pb2.GetInfoRequest.SerializeToString,
@@ -93,6 +103,21 @@ class LanguageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadAdapter(self, request, context):
+        """Reads a LoRA adapter and serves it under its name; serves on while it is read. Loading a name again with another
+        path replaces it. INVALID_ARGUMENT: not an adapter of this model, or one that touches the vision tower.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadAdapter(self, request, context):
+        """Forgets an adapter. Answers under way are finished with it. NOT_FOUND: no such adapter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -121,6 +146,16 @@ def add_LanguageServiceServicer_to_server(servicer, server):
                     servicer.ForgetImage,
                     request_deserializer=language__pb2.ForgetImageRequest.FromString,
                     response_serializer=language__pb2.ForgetImageResponse.SerializeToString,
+            ),
+            'LoadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadAdapter,
+                    request_deserializer=language__pb2.LoadAdapterRequest.FromString,
+                    response_serializer=language__pb2.Adapter.SerializeToString,
+            ),
+            'UnloadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadAdapter,
+                    request_deserializer=language__pb2.UnloadAdapterRequest.FromString,
+                    response_serializer=language__pb2.UnloadAdapterResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -236,6 +271,60 @@ class LanguageService:
             '/lookonce.language.v1.LanguageService/ForgetImage',
             language__pb2.ForgetImageRequest.SerializeToString,
             language__pb2.ForgetImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookonce.language.v1.LanguageService/LoadAdapter',
+            language__pb2.LoadAdapterRequest.SerializeToString,
+            language__pb2.Adapter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookonce.language.v1.LanguageService/UnloadAdapter',
+            language__pb2.UnloadAdapterRequest.SerializeToString,
+            language__pb2.UnloadAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,
