@@ -115,7 +115,7 @@ async def _answer(service: Service, tenant: str, body: AnswersRequest, deadline:
     def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.AnswerEvent, None]:
         return service.language.answer(answer_request(body, images, tenant), first_id(images), deadline)
 
-    images, events = await begin(references, tenant, service.vision, deadline, ask)
+    images, events = await begin(references, tenant, service.vision, service.fetcher, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
     collected = Collected(f"ans_{secrets.token_hex(12)}", model, images, question_ids(body))
     if body.stream:

@@ -9,6 +9,7 @@ from gateway import answers, chat, handlers, openapi, playground, status, upload
 from gateway.door import Door
 from gateway.metrics import Metrics, Timed
 from gateway.named import Named
+from gateway.rates import Rates
 from gateway.schema import ErrorBody
 from gateway.service import open_service
 from gateway.settings import GatewaySettings
@@ -47,7 +48,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         app.include_router(router)
     handlers.install(app)
     openapi.install(app)
-    app.add_middleware(Door, tenants=tenants, limits=settings.limits)
+    app.add_middleware(Door, tenants=tenants, rates=Rates(settings.rates), limits=settings.limits)
     app.add_middleware(Timed, metrics=metrics)
     app.add_middleware(Named)
     return app

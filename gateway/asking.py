@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
 from gateway.deadline import Deadline
+from gateway.fetching import Fetcher
 from gateway.images import RequestImage, resolve
-from gateway.references import ImageData, Reference
+from gateway.references import ImageData, ImageUrl, Reference
 from gateway.streams import Opened, opened
 from gateway.vision import VisionWorkers
 from protos import language_pb2
@@ -25,6 +26,7 @@ async def begin(
     references: Sequence[Reference],
     tenant: str,
     vision: VisionWorkers,
+    fetcher: Fetcher,
     deadline: Deadline,
     ask: Callable[[Sequence[RequestImage]], AsyncGenerator[Event, None]],
 ) -> tuple[list[RequestImage], Opened[Event]]:
@@ -34,14 +36,14 @@ async def begin(
         ApiError: the first image that failed, named by its field.
         RpcError: the language worker failed before its first event.
     """
-    images = await resolve(references, tenant, vision, deadline)
+    images = await resolve(references, tenant, vision, fetcher, deadline)
     try:
         return images, await _opened(ask(images))
     except NotFound:
-        if not any(isinstance(reference, ImageData) for reference in references):
+        if not any(isinstance(reference, ImageData | ImageUrl) for reference in references):
             raise
     logger.info("an image was lost between encoding and reading: once more")
-    images = await resolve(references, tenant, vision, deadline)
+    images = await resolve(references, tenant, vision, fetcher, deadline)
     return images, await opened(ask(images))
 
 

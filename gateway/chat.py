@@ -72,7 +72,7 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
     def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.GenerateEvent, None]:
         return service.language.generate(generate_request(body, images, tenant), first_id(images), deadline)
 
-    images, events = await begin(references, tenant, service.vision, deadline, ask)
+    images, events = await begin(references, tenant, service.vision, service.fetcher, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
     reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model, images)
     if body.stream:

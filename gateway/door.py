@@ -7,8 +7,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ApiError, BodyTooLarge, Busy, TimedOut
+from gateway.errors import ApiError, BodyTooLarge, Busy, TimedOut, TooOften
 from gateway.handlers import error_response
+from gateway.rates import Rates
 from gateway.settings import Limits
 from gateway.tenant import PUBLIC, Tenants
 from rpc.places import Places
@@ -23,8 +24,9 @@ RETRY_AFTER_S = 1.0
 class Door:
     """Admits requests: sets `state.tenant`, and hands the application a body that is there as a whole."""
 
-    def __init__(self, app: ASGIApp, tenants: Tenants, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, tenants: Tenants, rates: Rates, limits: Limits) -> None:
         self._app = app
+        self._rates = rates
         self._tenants = tenants
         self._limits = limits
         self._inside = Places(limits.requests)
@@ -38,6 +40,8 @@ class Door:
         try:
             authorization = Headers(scope=scope).get("authorization")
             tenant = scope.setdefault("state", {})["tenant"] = PUBLIC if is_open else self._tenants.of(authorization)
+            if not is_open and (wait_s := self._rates.take(tenant)):
+                raise TooOften("this tenant has asked too often; see Retry-After", retry_after_s=wait_s)
             if not is_open and not self._inside.has_room(tenant):
                 raise Busy("too many requests are in work", retry_after_s=RETRY_AFTER_S)
         except ApiError as error:

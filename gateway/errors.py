@@ -6,6 +6,7 @@ ApiError
 ├── Forbidden         403: a token that may not do this
 ├── Missing           404: no such route, model or image
 ├── BodyTooLarge      413: over a size limit
+├── TooOften          429: more than this tenant may ask; come back after `Retry-After`
 ├── Busy              503: a queue is full; come back after `Retry-After`
 ├── WorkerDown        503: a part that this request needs does not answer, or the halves are not paired
 ├── TimedOut          504: the time for the request, or for sending it, ran out
@@ -94,6 +95,14 @@ class BodyTooLarge(ApiError):
     status = 413
     kind = "invalid_request_error"
     default_code = "too_large"
+
+
+class TooOften(ApiError):
+    """More than this tenant may ask."""
+
+    status = 429
+    kind = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
 
 
 class Busy(ApiError):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from gateway.deadline import Deadline
 from gateway.errors import api_error
-from gateway.references import ImageData, ImageId, Reference, decode
+from gateway.fetching import Fetcher
+from gateway.references import ImageData, ImageId, ImageUrl, Reference, decode
 from gateway.schema import CacheState
 from gateway.vision import VisionWorkers
 from protos import language_pb2
@@ -30,20 +31,25 @@ class RequestImage:
 
 
 async def resolve(
-    references: Sequence[Reference], tenant: str, vision: VisionWorkers, deadline: Deadline
+    references: Sequence[Reference], tenant: str, vision: VisionWorkers, fetcher: Fetcher, deadline: Deadline
 ) -> list[RequestImage]:
     """The request's images in order; those that came as bytes are encoded, several at a time.
 
     Raises:
         ApiError: the first image that failed, named by its field. The others are given up.
     """
+    for reference in references:
+        if isinstance(reference, ImageUrl):
+            # Before anything is done for a request that is refused in the end.
+            fetcher.check(reference.value, reference.param)
     places = asyncio.Semaphore(ENCODES_AT_ONCE)
 
     async def one(reference: Reference) -> RequestImage:
         if isinstance(reference, ImageId):
             return RequestImage(reference.value, None)
         async with places:
-            return await _encode(reference, tenant, vision, deadline)
+            data = await _bytes(reference, fetcher)
+            return await _encode(data, reference.param, tenant, vision, deadline)
 
     tasks = [asyncio.ensure_future(one(reference)) for reference in references]
     try:
@@ -53,12 +59,17 @@ async def resolve(
             task.cancel()
 
 
-async def _encode(reference: ImageData, tenant: str, vision: VisionWorkers, deadline: Deadline) -> RequestImage:
-    data = await decode(reference)
+async def _bytes(reference: ImageData | ImageUrl, fetcher: Fetcher) -> bytes:
+    if isinstance(reference, ImageUrl):
+        return await fetcher.fetch(reference.value, reference.param)
+    return await decode(reference)
+
+
+async def _encode(data: bytes, param: str, tenant: str, vision: VisionWorkers, deadline: Deadline) -> RequestImage:
     try:
         image = await vision.encode(data, tenant, deadline)
     except RpcError as error:
-        raise api_error(error, param=reference.param) from error
+        raise api_error(error, param=param) from error
     return RequestImage(image.image_id, image.cached)
 
 

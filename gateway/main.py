@@ -5,12 +5,13 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
 
 from gateway.app import create_app
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, TlsSettings
 from telemetry.log import configure
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,16 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listener.detach())
 
 
+def check_tls(settings: TlsSettings) -> None:
+    """Raises `ValueError` for files that are not a certificate and its key."""
+    if settings.cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.cert, settings.key)
+    except (ssl.SSLError, OSError) as exc:
+        raise ValueError("--tls-cert and --tls-key are not a certificate and its key as PEM files") from exc
+
+
 def run(settings: GatewaySettings) -> int:
     """Serves until SIGTERM or SIGINT, then gives running requests `grace_s`; the process's exit code.
 
@@ -59,6 +70,7 @@ def run(settings: GatewaySettings) -> int:
     configure("gateway", settings.log_level)
     try:
         app = create_app(settings)
+        check_tls(settings.tls)
         listener = listen(settings.host, settings.port)
     except (OSError, ValueError) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message is for the operator, not a fault of ours
@@ -69,10 +81,13 @@ def run(settings: GatewaySettings) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
+        ssl_certfile=settings.tls.cert,
+        ssl_keyfile=settings.tls.key,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.grace_s)),
     )
+    scheme = "http" if settings.tls.cert is None else "https"
     host, port = listener.getsockname()[:2]
-    logger.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
+    logger.info("listening", extra={"url": f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"})
     _Server(config).run(sockets=[listener])
     return 0

@@ -32,7 +32,15 @@ class ImageData:
     param: str
 
 
-Reference = ImageId | ImageData
+@dataclass(frozen=True, slots=True)
+class ImageUrl:
+    """An image that is somewhere on the network."""
+
+    value: str
+    param: str
+
+
+Reference = ImageId | ImageData | ImageUrl
 
 
 def parse_id(image_id: str, param: str | None) -> str:
@@ -47,7 +55,9 @@ def parse_id(image_id: str, param: str | None) -> str:
 
 
 def parse(url: str, param: str) -> Reference:
-    """Reads `data:image/…;base64,…` or `image:img_…`; `param` is the request's field, for the errors.
+    """Reads `data:image/…;base64,…`, `image:img_…`, or a URL of http or https, which is not looked at yet.
+
+    `param` is the request's field, for the errors.
 
     Raises:
         BadRequest: anything else.
@@ -58,13 +68,8 @@ def parse(url: str, param: str) -> Reference:
     scheme = url[:HEAD_CHARS].partition(":")[0].lower()
     if scheme == "data":
         return _parse_data(url, param)
-    if scheme == "https":
-        raise BadRequest(
-            f"{param}: images are not fetched from the network here. Send the image as a data URL, or upload it with "
-            "POST /v1/images and send 'image:ID'",
-            param=param,
-            code="url_not_allowed",
-        )
+    if scheme in ("http", "https"):
+        return ImageUrl(url, param)
     raise BadRequest(
         f"{param}: an image is a data URL ('data:image/png;base64,…') or 'image:ID'", param=param, code="bad_image_url"
     )

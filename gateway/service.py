@@ -8,6 +8,7 @@ from fastapi import Request
 
 from gateway.deadline import Deadline
 from gateway.errors import Missing
+from gateway.fetching import Fetcher
 from gateway.language import LanguageWorkers
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
@@ -27,6 +28,7 @@ class Service:
         settings: What the process was told.
         vision: The vision workers.
         language: The language workers.
+        fetcher: Gets images from the network, where that is allowed.
         metrics: The process's own histograms.
         began: Unix seconds of the start.
         model_name: The served model's name, once known.
@@ -35,6 +37,7 @@ class Service:
     settings: GatewaySettings
     vision: VisionWorkers
     language: LanguageWorkers
+    fetcher: Fetcher
     metrics: Metrics
     began: int = field(default_factory=lambda: int(time.time()))
     model_name: str | None = None
@@ -87,6 +90,7 @@ class Service:
         """Closes the channels to the workers."""
         await self.vision.close()
         await self.language.close()
+        await self.fetcher.close()
 
 
 def open_service(settings: GatewaySettings, metrics: Metrics, identity: Identity) -> Service:
@@ -96,6 +100,7 @@ def open_service(settings: GatewaySettings, metrics: Metrics, identity: Identity
         settings=settings,
         vision=VisionWorkers(settings.vision, most, identity),
         language=LanguageWorkers(settings.language, most, identity),
+        fetcher=Fetcher(settings.fetch),
         metrics=metrics,
     )
 

@@ -37,6 +37,52 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """Images that clients give as http and https URLs.
+
+    Attributes:
+        domains: Domains that images may be fetched from, with commas between them; `*.example.org` for everything below
+            one. None: nothing is fetched.
+        image_bytes: Bytes of one fetched image.
+        image_s: Seconds until one is given up, redirects included.
+    """
+
+    domains: tuple[str, ...] = ()
+    image_bytes: int = 20 * 1024 * 1024
+    image_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RateSettings:
+    """How often each tenant may ask; beyond that a request is told to come back, with 429.
+
+    Attributes:
+        per_minute: Requests a minute in the long run. None: as many as it likes.
+        burst: Requests at once after a pause.
+    """
+
+    per_minute: int | None = None
+    burst: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """TLS of the gateway's own port. Raises `ValueError` for one without the other.
+
+    Attributes:
+        cert: PEM file of the certificate, and those between it and its authority. None: plain HTTP.
+        key: PEM file of its private key.
+    """
+
+    cert: str | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or neither")
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """One gateway process.
 
@@ -50,6 +96,9 @@ class GatewaySettings:
         scrape_timeout_s: Seconds that /ready and /metrics wait for a worker.
         grace_s: Seconds that running requests have to end when the process is told to stop.
         tokens_file: File of `TOKEN TENANT` lines. None: nobody needs a token, and everybody is tenant "public".
+        fetch: What is fetched from the network.
+        rates: How often tenants may ask.
+        tls: What this gateway's own port shows its clients.
         peers: How this process and the workers know each other.
         log_level: debug, info, warning or error.
         limits: Bounds on what clients send.
@@ -64,6 +113,9 @@ class GatewaySettings:
     scrape_timeout_s: float = 2.0
     grace_s: float = 20.0
     tokens_file: str | None = None
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    rates: RateSettings = field(default_factory=RateSettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)

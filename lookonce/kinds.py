@@ -13,6 +13,8 @@ for _power, _letter in enumerate("KMGT", start=1):
     UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)")
 ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s\[\]:,/]+):\d{1,5}")
+# The last part has letters, which tells a name from an address.
+DOMAIN = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MAX_PORT = 65535
@@ -111,6 +113,15 @@ def show_addresses(addresses: Sequence[str]) -> str:
     return ",".join(addresses)
 
 
+def read_domains(text: str) -> tuple[str, ...]:
+    """Names of domains with commas between them, or `*.` and a name."""
+    domains = tuple(part.strip().lower().rstrip(".") for part in text.split(","))
+    for domain in domains:
+        if not DOMAIN.fullmatch(domain):
+            raise typer.BadParameter(f"{domain!r} is not a domain: write example.org or *.example.org")
+    return domains
+
+
 def read_text(text: str) -> str:
     """Any text but none."""
     if not text:
@@ -135,6 +146,7 @@ COUNT = Kind("N", read_count)
 AMOUNT = Kind("N", read_amount)
 PORT = Kind("PORT", read_port)
 HOST_PORT = Kind("HOST:PORT", read_address)
+DOMAINS = Kind("DOMAIN[,…]", read_domains, show_addresses)
 HOST_PORTS = Kind("HOST:PORT[,…]", read_addresses, show_addresses)
 TEXT = Kind("TEXT", read_text)
 URL = Kind("URL", read_text)

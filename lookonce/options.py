@@ -30,6 +30,7 @@ BY_NAME: Mapping[str, Kind] = {
     "dtype": kinds.DTYPE,
     "log_level": kinds.LOG_LEVEL,
     "offload_folder": kinds.FILE,
+    "domains": kinds.DOMAINS,
     "kv_disk_dir": kinds.FILE,
     "tokens_file": kinds.FILE,
     "cert": kinds.FILE,
@@ -106,13 +107,17 @@ def settings_of(settings_type: type) -> tuple[Setting, ...]:
     return tuple(_walk(settings_type, (), ""))
 
 
+def _singular(name: str) -> str:
+    return name if name == "tls" else name.removesuffix("s")
+
+
 def _walk(settings_type: type, path: tuple[str, ...], prefix: str) -> Iterable[Setting]:
     docs, hints = field_docs(settings_type), typing.get_type_hints(settings_type)
     for field in dataclasses.fields(settings_type):
         here = (*path, field.name)
         kind_of_value = _without_none(hints[field.name])
         if dataclasses.is_dataclass(kind_of_value) and isinstance(kind_of_value, type):
-            yield from _walk(kind_of_value, here, f"{field.name.removesuffix('s')}_")
+            yield from _walk(kind_of_value, here, f"{_singular(field.name)}_")
         else:
             yield Setting(
                 here,
