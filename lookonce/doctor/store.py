@@ -58,6 +58,8 @@ def examine_store(url: str, largest_entry_bytes: int | None) -> list[Finding]:
         return [ok(subject, "kept by each vision worker; nothing to examine")]
     try:
         facts = read_store(url)
+    except redis.exceptions.NoPermissionError:
+        return [warn(subject, "its user may not ask what is examined here", "give the doctor a user with +info +time")]
     except redis.AuthenticationError:
         return [fail(subject, "it refuses the password", "give redis://user:password@host in --cache")]
     except (redis.RedisError, OSError) as exc:
