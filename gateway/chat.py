@@ -1,36 +1,24 @@
-"""POST /v1/chat/completions: one conversation, one answer, streamed or not."""
+"""POST /v1/chat/completions: one conversation, one answer or several, streamed or not."""
 
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from gateway.asking import begin
+from gateway.chat_replies import Reply, chunks, collect
 from gateway.deadline import Deadline
-from gateway.errors import Unforeseen
-from gateway.images import RequestImage, first_id, image_cache
+from gateway.images import RequestImage, first_id
 from gateway.limits import check_chat
 from gateway.openapi import json_reply, streamed
+from gateway.parameters import warnings
 from gateway.references import Reference, parse
-from gateway.schema_chat import (
-    ChatChunk,
-    ChatLookonce,
-    ChatRequest,
-    ChatResponse,
-    ChunkChoice,
-    Delta,
-    ImagePart,
-    ReplyChoice,
-    ReplyMessage,
-)
+from gateway.schema_chat import ChatChunk, ChatRequest, ChatResponse, ImagePart
 from gateway.service import Service, service_of, tenant_of
-from gateway.streams import EventStream, Opened, opened, unless_gone
-from gateway.usage import finish_reason, sampling_message, usage_body
+from gateway.streams import EventStream, opened, unless_gone
+from gateway.usage import sampling_message
 from protos import language_pb2
 from rpc.errors import Unavailable
 
@@ -38,23 +26,6 @@ ROUTE = "/v1/chat/completions"
 ROLES = {"developer": "system"}
 
 router = APIRouter(tags=["chat"])
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What every part of one reply says of it."""
-
-    id: str
-    created: int
-    model: str
-    images: Sequence[RequestImage]
-
-    def lookonce(self, answer: language_pb2.Answer) -> ChatLookonce:
-        """What was saved."""
-        return ChatLookonce(
-            images=[image.id for image in self.images],
-            image_cache=image_cache(self.images, [answer.image_sources]),
-        )
 
 
 @router.post(ROUTE, response_model=ChatResponse, responses=streamed(ChatChunk))
@@ -74,17 +45,29 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
 
     images, events = await begin(references, tenant, service.vision, service.fetcher, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
-    reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model, images)
+    reply = _reply(body, model, images)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return EventStream(chunks(reply, events, include_usage=usage), events)
     try:
-        return json_reply(await _collect(reply, events))
+        return json_reply(await collect(reply, events))
     except Unavailable:
         if not service.language.has_another:
             raise
     # Nobody was told a part of it: what one worker did not finish is asked of another.
-    return json_reply(await _collect(reply, await opened(ask(images))))
+    return json_reply(await collect(reply, await opened(ask(images))))
+
+
+def _reply(body: ChatRequest, model: str, images: Sequence[RequestImage]) -> Reply:
+    return Reply(
+        id=f"chatcmpl-{secrets.token_hex(12)}",
+        created=int(time.time()),
+        model=model,
+        images=images,
+        warnings=warnings(body),
+        num_choices=body.n or 1,
+        has_logprobs=bool(body.logprobs),
+    )
 
 
 def image_references(body: ChatRequest) -> list[Reference]:
@@ -116,67 +99,6 @@ def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: 
         )
         for message in body.messages
     ]
-    sampling = sampling_message(body, body.max_completion_tokens or body.max_tokens)
-    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling)
-
-
-async def _collect(reply: Reply, events: Opened[language_pb2.GenerateEvent]) -> ChatResponse:
-    async with aclosing(events):
-        async for event in events:
-            if event.WhichOneof("event") == "done":
-                return response(reply, event.done)
-    raise Unforeseen
-
-
-def response(reply: Reply, answer: language_pb2.Answer) -> ChatResponse:
-    """The reply that is not streamed."""
-    message = ReplyMessage(role="assistant", content=answer.text, refusal=None)
-    choice = ReplyChoice(index=0, message=message, logprobs=None, finish_reason=finish_reason(answer))
-    return ChatResponse(
-        id=reply.id,
-        object="chat.completion",
-        created=reply.created,
-        model=reply.model,
-        choices=[choice],
-        usage=usage_body([answer.usage]),
-        lookonce=reply.lookonce(answer),
-    )
-
-
-async def chunks(
-    reply: Reply, events: Opened[language_pb2.GenerateEvent], *, include_usage: bool
-) -> AsyncGenerator[ChatChunk, None]:
-    """The chunks of a streamed reply: the role, the text's pieces, the finish, and the usage where it was asked for.
-
-    Raises:
-        RpcError: the worker failed.
-        Unforeseen: the worker ended without an answer.
-    """
-    yield _chunk(reply, Delta(role="assistant", content=""), None)
-    async for event in events:
-        if event.WhichOneof("event") == "delta":
-            yield _chunk(reply, Delta(content=event.delta), None)
-        else:
-            for last in _last_chunks(reply, event.done, include_usage=include_usage):
-                yield last
-            return
-    raise Unforeseen
-
-
-def _chunk(reply: Reply, delta: Delta, finish: Literal["stop", "length"] | None) -> ChatChunk:
-    return ChatChunk(
-        id=reply.id,
-        object="chat.completion.chunk",
-        created=reply.created,
-        model=reply.model,
-        choices=[ChunkChoice(index=0, delta=delta, logprobs=None, finish_reason=finish)],
-    )
-
-
-def _last_chunks(reply: Reply, answer: language_pb2.Answer, *, include_usage: bool) -> list[ChatChunk]:
-    finish = _chunk(reply, Delta(), finish_reason(answer))
-    saved = {"lookonce": reply.lookonce(answer)}
-    if not include_usage:
-        return [finish.model_copy(update=saved)]
-    usage = finish.model_copy(update={**saved, "choices": [], "usage": usage_body([answer.usage])})
-    return [finish, usage]
+    top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    sampling = sampling_message(body, body.max_completion_tokens or body.max_tokens, top_logprobs)
+    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling, n=body.n)

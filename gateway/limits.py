@@ -22,8 +22,17 @@ def check_chat(request: ChatRequest, limits: Limits) -> None:
         for number, part in enumerate(message.content):
             if not isinstance(part, ImagePart):
                 _at_most(len(part.text), limits.text_chars, f"messages[{place}].content[{number}].text", "characters")
+    _check_together(request)
     _at_most(request.max_completion_tokens or 0, limits.tokens, "max_completion_tokens", "tokens")
     _check_sampling(request, limits)
+
+
+def _check_together(request: ChatRequest) -> None:
+    """Parameters that say something of another one, which is not there."""
+    if request.top_logprobs and not request.logprobs:
+        raise BadRequest("top_logprobs: needs logprobs to be true", param="top_logprobs", code="invalid_value")
+    if request.stream_options is not None and not request.stream:
+        raise BadRequest("stream_options: needs stream to be true", param="stream_options", code="invalid_value")
 
 
 def check_answers(request: AnswersRequest, limits: Limits) -> None:

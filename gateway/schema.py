@@ -1,6 +1,7 @@
 """The types that several routes share: checked texts and numbers in, usage and errors out."""
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -13,6 +14,14 @@ CacheState = Literal["hit", "miss"]
 
 # Values of an unsupported field that ask for nothing.
 NEUTRAL: Sequence[object] = (None, False, 0, "", "none", "auto", [], {}, ["text"])
+
+
+class Standing(Enum):
+    """What becomes of a request's parameter."""
+
+    SUPPORTED = "supported"
+    IGNORED = "ignored"
+    REFUSED = "refused"
 
 
 def _well_formed(text: str) -> str:
@@ -37,12 +46,6 @@ def _text_format(value: object) -> object:
     return value
 
 
-def _one(value: object) -> object:
-    if value is not None and (isinstance(value, bool) or value != 1):
-        raise PydanticCustomError("unsupported", "only 1 is supported here")
-    return value
-
-
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -62,16 +65,20 @@ Stop = Annotated[
     Field(max_length=16, fail_fast=True),
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
 ]
-# Fields of OpenAI's that change nothing about the answer.
-Ignored = Annotated[object, Field(description="Accepted, and changes nothing.")]
+NumChoices = Annotated[int, Field(strict=True, ge=1, le=128)]
+TopLogprobs = Annotated[int, Field(strict=True, ge=0, le=20)]
+# Fields of OpenAI's that change nothing about the answer; the reply says so.
+Ignored = Annotated[object, Standing.IGNORED, Field(description="Accepted, and changes nothing.")]
 # Fields of OpenAI's that would change the answer's meaning.
 Refused = Annotated[
-    object, AfterValidator(_neutral), Field(description="Not supported: refused unless it asks for nothing.")
+    object,
+    Standing.REFUSED,
+    AfterValidator(_neutral),
+    Field(description="Not supported: refused unless it asks for nothing."),
 ]
 TextFormat = Annotated[
     object, AfterValidator(_text_format), Field(description="Only {'type': 'text'}, which is also the default.")
 ]
-One = Annotated[object, AfterValidator(_one), Field(description="Only 1.", json_schema_extra={"const": 1})]
 
 
 class Input(BaseModel):

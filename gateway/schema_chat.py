@@ -10,12 +10,14 @@ from gateway.schema import (
     Ignored,
     Input,
     MaxTokens,
-    One,
+    NumChoices,
     Output,
     Refused,
     SamplingFields,
+    Standing,
     Text,
     TextFormat,
+    TopLogprobs,
     UsageBody,
 )
 
@@ -31,7 +33,9 @@ class ImageUrl(Input):
     """Where an image comes from: `data:image/…;base64,…`, or `image:img_…` for one that was uploaded before."""
 
     url: Text
-    detail: Literal["auto", "low", "high"] | None = Field(default=None, description="Accepted, and changes nothing.")
+    detail: Annotated[Literal["auto", "low", "high"] | None, Standing.IGNORED] = Field(
+        default=None, description="Accepted, and changes nothing: an image is seen as the model was trained to."
+    )
 
 
 class ImagePart(Input):
@@ -125,7 +129,11 @@ class ChatRequest(SamplingFields):
     max_completion_tokens: MaxTokens | None = Field(default=None, description="Goes before max_tokens.")
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
-    n: One = None
+    n: NumChoices | None = Field(
+        default=None, description="So many answers; with a seed, answer i draws from seed + i."
+    )
+    logprobs: Flag | None = Field(default=None, description="Whether each token's log-probability is told.")
+    top_logprobs: TopLogprobs | None = Field(default=None, description="With logprobs: likeliest tokens told beside.")
     response_format: TextFormat = None
 
     user: Ignored = None
@@ -142,8 +150,6 @@ class ChatRequest(SamplingFields):
     tool_choice: Refused = None
     functions: Refused = None
     function_call: Refused = None
-    logprobs: Refused = None
-    top_logprobs: Refused = None
     logit_bias: Refused = None
     modalities: Refused = None
     moderation: Refused = None
@@ -159,6 +165,7 @@ class ChatLookonce(Output):
 
     images: list[str] = Field(description="Ids under which later requests may name the images: image:ID.")
     image_cache: list[CacheState]
+    warnings: list[str] | None = Field(default=None, description="Parameters that were sent and changed nothing.")
 
 
 class ReplyMessage(Output):
@@ -169,12 +176,36 @@ class ReplyMessage(Output):
     refusal: None
 
 
+class TopLogprob(Output):
+    """A token that might have come."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(Output):
+    """A token that came, with its natural-log probability before temperature and penalties."""
+
+    token: str = Field(description="Its text; bytes that are no whole character are spelt \\xe5.")
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(Output):
+    """The tokens of an answer, or of a piece of it."""
+
+    content: list[TokenLogprob] | None
+    refusal: None
+
+
 class ReplyChoice(Output):
-    """The one choice."""
+    """One answer."""
 
     index: int
     message: ReplyMessage
-    logprobs: None
+    logprobs: ChoiceLogprobs | None
     finish_reason: Literal["stop", "length"]
 
 
@@ -198,11 +229,11 @@ class Delta(Output):
 
 
 class ChunkChoice(Output):
-    """The one choice's next piece; the last has a finish_reason."""
+    """The next piece of one answer; its last has a finish_reason."""
 
     index: int
     delta: Delta
-    logprobs: None
+    logprobs: ChoiceLogprobs | None
     finish_reason: Literal["stop", "length"] | None
 
 

@@ -1,6 +1,6 @@
 """Token counts and sampling, between the worker's messages and OpenAI's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from gateway.schema import PromptTokensDetails, SamplingFields, UsageBody
@@ -22,7 +22,17 @@ def usage_body(usages: Iterable[language_pb2.Usage]) -> UsageBody:
     )
 
 
-def sampling_message(request: SamplingFields, max_tokens: int | None) -> language_pb2.Sampling:
+def choices_usage(usages: Sequence[language_pb2.Usage]) -> UsageBody:
+    """The usage of several answers to one prompt, which counts once: reused is what the first of them found."""
+    cached = min(usage.cached_tokens for usage in usages)
+    completion = sum(usage.completion_tokens for usage in usages)
+    prompt = usages[0].prompt_tokens
+    return usage_body([language_pb2.Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)])
+
+
+def sampling_message(
+    request: SamplingFields, max_tokens: int | None, top_logprobs: int | None = None
+) -> language_pb2.Sampling:
     """The request's sampling as the worker takes it; what was not sent stays unset."""
     return language_pb2.Sampling(
         max_tokens=max_tokens,
@@ -34,6 +44,7 @@ def sampling_message(request: SamplingFields, max_tokens: int | None) -> languag
         frequency_penalty=request.frequency_penalty or 0.0,
         repetition_penalty=request.repetition_penalty,
         stop=request.stop or (),
+        top_logprobs=top_logprobs,
     )
 
 

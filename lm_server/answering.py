@@ -14,6 +14,7 @@ import numpy as np
 from lm_server import metrics
 from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
+from lm_server.logprobs import logprob_messages
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
@@ -36,10 +37,11 @@ class TokenLimits:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """More text of the question at `index`."""
+    """More text of the question at `index`, and the tokens that it completes, where they were asked for."""
 
     index: int
     text: str
+    logprobs: Sequence[language_pb2.TokenLogprob] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class _Question:
     prompt: Prompt
     ticket: Ticket | None = None
     text: list[str] = field(default_factory=list)
+    logprobs: list[language_pb2.TokenLogprob] = field(default_factory=list)
 
 
 class Answerer:
@@ -146,9 +149,12 @@ class Answerer:
     def _build_all(self, asks: Sequence[Ask], images: Mapping[str, _Image]) -> list[Prompt | RpcError]:
         """A prompt or the reason why there is none, for each question, in order."""
         outcomes: list[Prompt | RpcError] = []
+        known: dict[tuple[Turn, ...], Prompt] = {}
         for ask in asks:
             try:
-                outcomes.append(self._check_length(self._prompts.build(_messages(ask.turns, images)), ask))
+                if ask.turns not in known:
+                    known[ask.turns] = self._prompts.build(_messages(ask.turns, images))
+                outcomes.append(self._check_length(known[ask.turns], ask))
             except InvalidArgument as exc:
                 outcomes.append(exc)
         built = [outcome for outcome in outcomes if isinstance(outcome, Prompt)]
@@ -256,8 +262,10 @@ class _RequestRun:
     def _handle(self, question: _Question, event: Event) -> Piece | Done | None:
         match event:
             case Delta():
+                completed = logprob_messages(event.logprobs)
                 question.text.append(event.text)
-                return Piece(question.index, event.text)
+                question.logprobs += completed
+                return Piece(question.index, event.text, completed)
             case LackingImages():
                 task = asyncio.create_task(self._bring(question, event.image_ids))
                 self._fetches.add(task)
@@ -312,6 +320,7 @@ class _RequestRun:
             image_sources=[self._source(span.image.image_id, span.end, event) for span in prompt.images],
             time_to_first_token_s=self._delay_s + event.first_token_s,
             time_s=time.monotonic() - self._started,
+            logprobs=question.logprobs,
         )
 
     def _source(self, image_id: str, end: int, event: Finished) -> "language_pb2.ImageSource":

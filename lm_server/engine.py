@@ -232,14 +232,16 @@ class Engine:
 
     def _collect_tokens(self, ticket: Ticket, run: Run, found: NextTokens) -> None:
         piece, reason = "", None
-        for token in self._next_tokens(ticket, run, found):
-            piece, reason = piece + self._take_token(ticket, token), self._end_reason(ticket, token)
+        # Of the rows of drafted tokens that were wrong nothing is wanted.
+        for token, logits in zip(self._next_tokens(ticket, run, found), found.logits, strict=False):
+            piece, reason = piece + self._take_token(ticket, token, logits), self._end_reason(ticket, token)
             if reason:
                 # Of tokens that were drafted, too, none counts behind the end.
                 piece += ticket.text.finish()
                 break
-        if piece:
-            self._tell(ticket, Delta(piece))
+        completed = ticket.completed()
+        if piece or completed:
+            self._tell(ticket, Delta(piece, completed))
         if reason:
             self._finish(ticket, reason)
 
@@ -254,11 +256,11 @@ class Engine:
         metrics.ACCEPTED_TOKENS.inc(right)
         return found.best[: right + 1]
 
-    def _take_token(self, ticket: Ticket, token: int) -> str:
-        """The text that a token lets be sent."""
+    def _take_token(self, ticket: Ticket, token: int, logits: torch.Tensor) -> str:
+        """The text that a token, chosen by these logits, lets be sent."""
         ticket.sequence.output.append(token)
         metrics.GENERATED_TOKENS.inc()
-        return "" if token in self._end_tokens else ticket.text.push(token)
+        return "" if token in self._end_tokens else ticket.push(token, logits)
 
     def _end_reason(self, ticket: Ticket, token: int) -> str | None:
         """Why the answer is over with this token; None where it is not."""

@@ -253,10 +253,13 @@ def rotary_positions(num_tokens: int, spans: Sequence[ImageSpan], merge_size: in
 
 
 def with_common_cut(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """The prompts of one request, each with one more cut where they begin to differ, if that saves enough."""
+    """The prompts of one request, each with one more cut where they begin to differ, if that saves enough.
+
+    Equal prompts are cut before their last token, which each needs a row of its own for.
+    """
     if len(prompts) < 2:
         return tuple(prompts)
-    common = common_tokens(prompts)
+    common = min(common_tokens(prompts), *(len(prompt) - 1 for prompt in prompts))
     return tuple(_with_cut(prompt, common) for prompt in prompts)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lm_server.sampler import Sampling
 from protos import language_pb2
@@ -12,6 +12,10 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_TEMPERATURE = 100.0
 MAX_PENALTY = 2.0
+MAX_TOP_LOGPROBS = 20
+# Answers to one prompt, as OpenAI bounds them.
+MAX_ANSWERS = 128
+NUM_SEEDS = 2**64
 MAX_CHOICE_CHARACTERS = 1000
 # Echoed in every event.
 MAX_ID_CHARACTERS = 256
@@ -69,6 +73,21 @@ def read_generate(request: language_pb2.GenerateRequest, limits: RequestLimits) 
     return Ask(turns, read_sampling(request.sampling), _max_tokens(request.sampling))
 
 
+def answers_to(ask: Ask, request: language_pb2.GenerateRequest, limits: RequestLimits) -> list[Ask]:
+    """The prompt once for each of the request's n answers; with a seed, answer i draws from seed + i.
+
+    Raises InvalidArgument.
+    """
+    n, most = request.n if request.HasField("n") else 1, min(MAX_ANSWERS, limits.max_questions)
+    if not 0 < n <= most:
+        raise InvalidArgument(f"n must be a number from 1 to {most}")
+    return [replace(ask, sampling=_drawn_apart(ask.sampling, index)) for index in range(n)]
+
+
+def _drawn_apart(sampling: Sampling, index: int) -> Sampling:
+    return sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + index) % NUM_SEEDS)
+
+
 def read_score(request: language_pb2.ScoreRequest, limits: RequestLimits) -> Ask:
     """A checked Score request. Raises InvalidArgument."""
     if not request.choices:
@@ -112,12 +131,19 @@ def read_sampling(sampling: language_pb2.Sampling) -> Sampling:
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=repetition,
         stop=_stops(sampling.stop),
+        top_logprobs=_top_logprobs(sampling),
     )
 
 
 def _check(field: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         raise InvalidArgument(f"{field} must be a number from {low:g} to {high:g}")
+
+
+def _top_logprobs(sampling: language_pb2.Sampling) -> int | None:
+    if sampling.top_logprobs > MAX_TOP_LOGPROBS:
+        raise InvalidArgument(f"top_logprobs must be a number from 0 to {MAX_TOP_LOGPROBS}")
+    return sampling.top_logprobs if sampling.HasField("top_logprobs") else None
 
 
 def _stops(stops: Sequence[str]) -> tuple[str, ...]:

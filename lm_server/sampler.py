@@ -21,6 +21,7 @@ class Sampling:
         repetition_penalty: Logits of tokens in prompt or output are divided by it where positive, multiplied where
             negative (arXiv 1909.05858). 1 changes nothing.
         stop: Texts that end the answer and are not part of it.
+        top_logprobs: Given, every token's log-probability is told, and that of so many likeliest ones.
     """
 
     temperature: float = 0.0
@@ -31,6 +32,7 @@ class Sampling:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
 
     @property
     def has_penalties(self) -> bool:

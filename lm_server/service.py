@@ -9,7 +9,7 @@ from typing import Any
 from lm_server.answering import Answerer, Done, Piece
 from lm_server.engine import Engine
 from lm_server.pairing import Pairing
-from lm_server.requests import Ask, RequestLimits, read_answer, read_generate, read_score
+from lm_server.requests import Ask, RequestLimits, answers_to, read_answer, read_generate, read_score
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import Internal, RpcError
 from telemetry.metrics import snapshot
@@ -55,14 +55,14 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
     async def Generate(  # noqa: N802 - the contract's name
         self, request: language_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[language_pb2.GenerateEvent]:
-        """Streams the answer to one prompt."""
-        ask = read_generate(request, self._limits)
-        async with aclosing(self._answerer.answer(request.tenant, [ask])) as events:
+        """Streams the answer to one prompt, or several answers; the failure of one of them is the call's."""
+        asks = answers_to(read_generate(request, self._limits), request, self._limits)
+        async with aclosing(self._answerer.answer(request.tenant, asks)) as events:
             async for event in events:
                 if isinstance(event, Piece):
-                    yield language_pb2.GenerateEvent(delta=event.text)
+                    yield language_pb2.GenerateEvent(delta=event.text, index=event.index, logprobs=event.logprobs)
                 else:
-                    yield language_pb2.GenerateEvent(done=_answer_of(event))
+                    yield language_pb2.GenerateEvent(done=_answer_of(event), index=event.index)
 
     async def Answer(  # noqa: N802 - the contract's name
         self, request: language_pb2.AnswerRequest, context: Any

@@ -1,5 +1,6 @@
 """Tokens → text as they come, held back while it may still change or turn out to be a stop string."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class TextStream:
         self._context = 0
         self._read = 0
         self._num_sent = 0
+        # Of each token in `text`, where its text ends; those that make a character together end together.
+        self._ends: list[int] = []
         self.text = ""
         self.is_stopped = False
 
@@ -41,6 +44,16 @@ class TextStream:
             self._take(self._decode_new())
         return self._send(len(self.text))
 
+    @property
+    def num_sent_tokens(self) -> int:
+        """Tokens whose text has been sent as far as it is part of the answer."""
+        num_whole = bisect_right(self._ends, self._num_sent)
+        if not self.is_stopped or num_whole == len(self._ends):
+            return num_whole
+        # A stop string may begin inside a token: what stands before it belongs to the answer.
+        is_cut = self._num_sent == len(self.text) > (self._ends[num_whole - 1] if num_whole else 0)
+        return bisect_right(self._ends, self._ends[num_whole]) if is_cut else num_whole
+
     def _decode_new(self) -> str:
         before = self._decode(self._tokens[self._context : self._read])
         return self._decode(self._tokens[self._context :])[len(before) :]
@@ -49,6 +62,7 @@ class TextStream:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _take(self, piece: str) -> None:
+        self._ends += [len(self.text) + len(piece)] * (len(self._tokens) - self._read)
         self._read = len(self._tokens)
         self._context = max(self._read - CONTEXT_TOKENS, 0)
         searched = max(len(self.text) - max(map(len, self._stop), default=0), 0)

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from lm_server.logprobs import TokenLog, TokenLogprob
 from lm_server.prompt import Prompt
 from lm_server.runner import ImageEmbedding
 from lm_server.sampler import Sampler, Sampling
@@ -38,9 +41,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The next piece of an answer's text."""
+    """The next piece of an answer's text, and the tokens that it completes, where they were asked for."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,23 @@ class Ticket:
         self.sequence = sequence_of(work)
         self.text = TextStream(tokenizer, work.sampling.stop)
         self.sampler = Sampler(work.sampling)
+        num_top = work.sampling.top_logprobs
+        self.logprobs = None if num_top is None else TokenLog(tokenizer, num_top)
         self.submitted = time.monotonic()
         self.first_token_s: float | None = None
         # By choice: the log-probability of its first token, and of the rest once its branch has run.
         self.first_logprobs: list[float] = []
         self.rest_logprobs: list[float] = []
+
+    def push(self, token: int, logits: torch.Tensor) -> str:
+        """Takes the next token of the text, chosen by these logits [V]; returns the text that can be sent now."""
+        if self.logprobs is not None:
+            self.logprobs.note(token, logits)
+        return self.text.push(token)
+
+    def completed(self) -> tuple[TokenLogprob, ...]:
+        """The tokens whose text has been sent since the last call, where they were asked for."""
+        return () if self.logprobs is None else self.logprobs.give(self.text.num_sent_tokens)
 
     def note_first_token(self) -> None:
         """Keeps the time of the first token."""

@@ -86,15 +86,24 @@ class Oracle:
         return tuple(self._choice_logprob(messages, images, choice) for choice in choices)
 
     def _choice_logprob(self, messages: Sequence[Message], images: Sequence[Image.Image], choice: str) -> float:
-        inputs = self.inputs(messages, images)
         label = self.tokenizer(choice, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        logprobs = self.next_logprobs(messages, images, label[0].tolist())
+        return float(logprobs.gather(1, label[0, :, None]).sum())
+
+    @torch.no_grad()
+    def next_logprobs(
+        self, messages: Sequence[Message], images: Sequence[Image.Image], answer: Sequence[int]
+    ) -> torch.Tensor:
+        """The log-probability of every token in each place of an answer, [answer tokens, vocabulary]: one forward."""
+        inputs = self.inputs(messages, images)
+        label = torch.tensor([list(answer)])
         prompt_len = inputs["input_ids"].shape[1]
         inputs["input_ids"] = torch.cat([inputs["input_ids"], label], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(label)], dim=1)
         self.model.model.rope_deltas = None
-        logits = self.model(**inputs).logits[0, prompt_len - 1 : -1].float()  # [label tokens, vocabulary]
-        return float(logits.log_softmax(dim=-1).gather(1, label[0, :, None]).sum())
+        logits = self.model(**inputs).logits[0, prompt_len - 1 : -1].float()
+        return logits.log_softmax(dim=-1)
 
     @torch.no_grad()
     def logits(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> torch.Tensor:

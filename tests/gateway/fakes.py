@@ -109,6 +109,12 @@ def answer(text: str, *, cached_tokens: int = 0, sources: tuple[int, ...] = ()) 
     )
 
 
+def token(spelt: bytes, num_top: int) -> language_pb2.TokenLogprob:
+    """A token that came with its log-probability, and so many beside it."""
+    top = [language_pb2.TopLogprob(token=b"\xe5%d" % number, logprob=-number - 0.5) for number in range(num_top)]
+    return language_pb2.TokenLogprob(token=spelt, logprob=-0.5, top=top)
+
+
 Script = Callable[[Any], AsyncIterator[Any]]
 
 
@@ -160,11 +166,19 @@ class FakeLanguage(language_pb2_grpc.LanguageServiceServicer):
     async def _generate(self, request: language_pb2.GenerateRequest) -> AsyncIterator[language_pb2.GenerateEvent]:
         parts = [part for message in request.messages for part in message.content]
         text = "echo: " + " ".join(part.text for part in parts if part.text)
-        for piece in (text[:6], text[6:]):
-            yield language_pb2.GenerateEvent(delta=piece)
         images = sum(1 for part in parts if part.image_id)
         sources = (language_pb2.IMAGE_SOURCE_STORE,) * images
-        yield language_pb2.GenerateEvent(done=answer(text, cached_tokens=4, sources=sources))
+        pieces, asked = (text[:6], text[6:]), request.sampling.HasField("top_logprobs")
+        tokens = [token(piece.encode(), request.sampling.top_logprobs) for piece in pieces] if asked else []
+        answers = range(request.n if request.HasField("n") else 1)
+        for piece, told in zip(pieces, tokens or (None, None), strict=True):
+            for index in reversed(answers):
+                yield language_pb2.GenerateEvent(delta=piece, index=index, logprobs=[told] if told else [])
+        for index in reversed(answers):
+            done = answer(text, cached_tokens=4 if index == 0 else PROMPT_TOKENS - 1, sources=sources)
+            done.finish_reason = "length" if index else "stop"
+            done.logprobs.extend(tokens)
+            yield language_pb2.GenerateEvent(done=done, index=index)
 
     async def _answer(self, request: language_pb2.AnswerRequest) -> AsyncIterator[language_pb2.AnswerEvent]:
         for place in reversed(range(len(request.questions))):

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -23,8 +24,9 @@ def user(text: str, *urls: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(line: Line) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{line.url}/v1", api_key="any", max_retries=0)
+async def client(line: Line) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{line.url}/v1", api_key="any", max_retries=0) as opened:
+        yield opened
 
 
 async def test_openai_client_reads_an_answer_about_an_image(line: Line, client: openai.AsyncOpenAI) -> None:
@@ -67,6 +69,7 @@ async def test_stream_gives_role_pieces_finish_and_usage_in_order(client: openai
     assert chunks[4].choices == []
     assert chunks[4].usage.completion_tokens == 3
     assert chunks[4].lookonce["image_cache"] == ["miss"]
+    assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in chunks[:4])
     assert len({chunk.id for chunk in chunks}) == 1
 
 
@@ -76,7 +79,7 @@ async def test_last_chunk_tells_of_images_without_usage(client: openai.AsyncOpen
     chunks = [chunk async for chunk in stream]
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert chunks[-1].lookonce["image_cache"] == ["miss"]
-    assert all(chunk.usage is None for chunk in chunks)
+    assert all("usage" not in chunk.model_fields_set for chunk in chunks)
 
 
 async def test_conversation_reaches_the_worker_in_order(line: Line, client: openai.AsyncOpenAI) -> None:
@@ -125,11 +128,17 @@ async def test_unsent_sampling_stays_unset(line: Line, client: openai.AsyncOpenA
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
         ({"n": -1}, "n"),
+        ({"n": 129}, "n"),
+        ({"n": True}, "n"),
         ({"tools": [{"type": "function"}]}, "tools"),
-        ({"logprobs": True}, "logprobs"),
-        ({"top_logprobs": 10**9}, "top_logprobs"),
+        ({"logprobs": 5}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 10**9}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": 5}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"logit_bias": {"1": 5}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"temperature": -0.1}, "temperature"),

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from lm_server.requests import RequestLimits, read_answer, read_generate, read_sampling, read_score
+from lm_server.requests import Ask, RequestLimits, answers_to, read_answer, read_generate, read_sampling, read_score
+from lm_server.sampler import Sampling
 from protos import language_pb2
 from rpc.errors import InvalidArgument
 
@@ -79,3 +80,34 @@ def test_scoring_needs_choices() -> None:
     """Score without choices is bad input."""
     with pytest.raises(InvalidArgument, match="choices"):
         read_score(language_pb2.ScoreRequest(), LIMITS)
+
+
+def test_one_prompt_is_asked_n_times() -> None:
+    """N asks of the same prompt come of one request, seeded seed + i; without a seed each draws anew."""
+    limits = RequestLimits(max_images=2, max_choices=3, max_questions=8)
+    messages = [language_pb2.Message(role="user", content=[language_pb2.ContentPart(text="q")])]
+    sampling = language_pb2.Sampling(seed=2**64 - 2)
+    request = language_pb2.GenerateRequest(messages=messages, sampling=sampling, n=3)
+    asks = answers_to(read_generate(request, limits), request, limits)
+    assert [ask.sampling.seed for ask in asks] == [2**64 - 2, 2**64 - 1, 0]
+    assert len({ask.turns for ask in asks}) == 1
+    unseeded = language_pb2.GenerateRequest(messages=messages, n=2)
+    assert [ask.sampling.seed for ask in answers_to(read_generate(unseeded, LIMITS), unseeded, LIMITS)] == [None, None]
+    assert len(answers_to(read_generate(unseeded, LIMITS), language_pb2.GenerateRequest(), LIMITS)) == 1
+
+
+@pytest.mark.parametrize("n", [0, 9, 129, 2**32 - 1])
+def test_n_is_bounded(n: int) -> None:
+    """No answers, and more than may be asked for at once, are bad input that names n and the bound."""
+    limits = RequestLimits(max_images=4, max_choices=4, max_questions=8 if n == 9 else 1000)
+    request = language_pb2.GenerateRequest(n=n)
+    with pytest.raises(InvalidArgument, match=r"n must be a number from 1 to (8|128)$"):
+        answers_to(Ask((), Sampling(), None), request, limits)
+
+
+def test_top_logprobs_is_bounded() -> None:
+    """More likeliest tokens than 20 are bad input; unset, none are told, and 0 is not unset."""
+    with pytest.raises(InvalidArgument, match=r"top_logprobs .* 0 to 20"):
+        read_sampling(language_pb2.Sampling(top_logprobs=21))
+    given = [read_sampling(language_pb2.Sampling(**fields)).top_logprobs for fields in ({}, {"top_logprobs": 0})]
+    assert given == [None, 0]

@@ -15,6 +15,7 @@ from PIL import Image
 from lm_server.disk import DiskFolder
 from lm_server.drafts import DraftBook
 from lm_server.engine import Engine
+from lm_server.logprobs import TokenLogprob
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding, ModelRunner
 from lm_server.sampler import Sampling
@@ -122,6 +123,11 @@ class Workshop:
         """The whole model's greedy answer."""
         return self.oracle.generate(oracle_messages(case), [picture(number) for number in case.pictures], max_tokens)
 
+    def expected_next_logprobs(self, case: Case, answer: Sequence[int]) -> torch.Tensor:
+        """The whole model's log-probability of every token in each place of an answer, [answer tokens, vocabulary]."""
+        images = [picture(number) for number in case.pictures]
+        return self.oracle.next_logprobs(oracle_messages(case), images, answer)
+
     def expected_logprobs(self, case: Case) -> tuple[float, ...]:
         """The whole model's log-probability of each choice."""
         images = [picture(number) for number in case.pictures]
@@ -185,6 +191,7 @@ class Told:
     events: "queue.SimpleQueue[Event]"
     text: str = ""
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     lacking: list[LackingImages] = field(default_factory=list)
 
     @property
@@ -202,6 +209,7 @@ class Told:
             match event:
                 case Delta():
                     self.pieces.append(event.text)
+                    self.logprobs += event.logprobs
                     self.text += event.text
                 case LackingImages():
                     self.lacking.append(event)

@@ -7,6 +7,9 @@ from typing import Any
 CHAT_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
     "n huge": ({"n": 10**9}, "n"),
     "n negative": ({"n": -1}, "n"),
+    "logprobs huge": ({"logprobs": 10**9}, "logprobs"),
+    "top_logprobs huge": ({"logprobs": True, "top_logprobs": 10**9}, "top_logprobs"),
+    "top_logprobs negative": ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
     "max_tokens negative": ({"max_tokens": -1}, "max_tokens"),
     "max_tokens huge": ({"max_tokens": 10**12}, "max_tokens"),
     "temperature text": ({"temperature": "NaN"}, "temperature"),
