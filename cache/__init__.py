@@ -23,7 +23,6 @@ from cache.errors import (
     InvalidIdentity,
     InvalidStoreUrl,
     StoreUnavailable,
-    UnsupportedStore,
 )
 from cache.header import Header, TensorHeader
 from cache.identity import DEFAULT_TENANT, check_image_id, check_tenant, entry_key, image_id, original_key
@@ -52,7 +51,6 @@ __all__ = [
     "StoreUnavailable",
     "Tensor",
     "TensorHeader",
-    "UnsupportedStore",
     "check_image_id",
     "check_model",
     "check_tenant",

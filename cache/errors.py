@@ -3,7 +3,6 @@
     CacheError
     ├── InvalidIdentity     an image id, tenant or fingerprint that cannot be part of a key
     ├── InvalidStoreUrl     a store address that cannot be understood
-    │   └── UnsupportedStore   one that is understood and not supported yet
     ├── DamagedEntry        bytes that are not the entry that was asked for
     ├── EntryTooLarge       an entry over the limit, refused before it is sent
     └── StoreUnavailable    the store did not answer in time, or refused to
@@ -24,14 +23,6 @@ class InvalidIdentity(CacheError, ValueError):
 
 class InvalidStoreUrl(CacheError, ValueError):
     """A store's address cannot be understood. The message never contains the address itself."""
-
-
-class UnsupportedStore(InvalidStoreUrl):
-    """A store of a kind that is not supported yet."""
-
-    def __init__(self, scheme: str) -> None:
-        super().__init__(f"{scheme}:// stores are not supported yet; use redis://, rediss://, unix:// or memory://")
-        self.scheme = scheme
 
 
 class Damage(StrEnum):

@@ -5,21 +5,17 @@ One try, no waiting of its own beyond the connection's timeouts: `cache.guard` b
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis import exceptions as refusals
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from cache.address import StoreAddress
 from cache.entry import BytesLike
 from cache.errors import StoreUnavailable
 from cache.metrics import PUTS_DROPPED
+from cache.redis_clients import open_clients
 from cache.store import Head, StoreLimits, check_size
-from cache.wire import SocketConnection, TcpConnection, TlsConnection, ValueParser
 
 # What a server answers when it will not keep a value, by the first word of its answer.
 _REFUSALS = {
@@ -35,20 +31,16 @@ _NO_EXPIRY = -1
 
 
 class RedisStore:
-    """A `Store` on one Redis server."""
+    """A `Store` on a Redis server, on what sentinels watch, or on a cluster. An entry is one key, so on one node."""
 
     def __init__(self, address: StoreAddress, limits: StoreLimits) -> None:
         self._address = address
         self._limits = limits
-        self._pool = _pool(address, limits)
-        self._redis: Any = Redis(connection_pool=self._pool)
-        # A ping must not wait behind large values: it tells whether the server lives.
-        self._ping_pool = _pool(address, replace(limits, max_connections=1))
-        self._pinger: Any = Redis(connection_pool=self._ping_pool)
+        self._clients = open_clients(address, limits)
 
     @property
     def scheme(self) -> str:
-        """redis, rediss or unix."""
+        """One of `cache.address.SCHEMES`, but not memory."""
         return self._address.scheme
 
     @property
@@ -60,7 +52,10 @@ class RedisStore:
         """The value; None for one that is not a string as well."""
         with _translated("get"):
             try:
-                value: BytesLike | None = await self._redis.get(key)
+                value: BytesLike | None = await self._clients.reader.get(key)
+                if value is None and self._clients.reader is not self._clients.writer:
+                    # A replica may not have it yet.
+                    value = await self._clients.writer.get(key)
             except refusals.ResponseError as exc:
                 _raise_unless_wrong_type(exc)
                 return None
@@ -71,7 +66,7 @@ class RedisStore:
         check_size(value, self._limits)
         with _translated("put"):
             try:
-                await self._redis.set(key, _flat(value), px=max(1, math.ceil(ttl_s * 1000)))
+                await self._clients.writer.set(key, _flat(value), px=max(1, math.ceil(ttl_s * 1000)))
             except refusals.ResponseError as exc:
                 PUTS_DROPPED.labels(_refusal(exc)).inc()
                 return False
@@ -80,12 +75,16 @@ class RedisStore:
     async def delete(self, *keys: str) -> int:
         """Forgets the values; how many there were. 0 where the server is read-only."""
         with _translated("delete"):
-            return int(await self._redis.unlink(*keys)) if keys else 0
+            return await self._unlink(keys)
+
+    async def _unlink(self, keys: Sequence[str]) -> int:
+        """One command a key: in a cluster each may be on another node."""
+        return sum([int(await self._clients.writer.unlink(key)) for key in keys])
 
     async def head(self, key: str, num_bytes: int) -> Head | None:
         """The value's beginning, length and time to live."""
         with _translated("head"):
-            async with self._redis.pipeline(transaction=False) as pipeline:
+            async with self._clients.writer.pipeline(transaction=False) as pipeline:
                 pipeline.getrange(key, 0, num_bytes - 1).strlen(key).pttl(key)
                 answers = await pipeline.execute(raise_on_error=False)
             return _head(answers, num_bytes)
@@ -93,49 +92,11 @@ class RedisStore:
     async def ping(self) -> None:
         """Raises `StoreUnavailable` unless the server answers."""
         with _translated("ping"):
-            await self._pinger.ping()
+            await self._clients.pinger.ping(**self._clients.ping_arguments)
 
     async def close(self) -> None:
         """Closes every connection."""
-        with contextlib.suppress(refusals.RedisError, OSError):
-            await self._redis.aclose()
-            await self._pool.disconnect()
-            await self._pinger.aclose()
-            await self._ping_pool.disconnect()
-
-
-def _pool(address: StoreAddress, limits: StoreLimits) -> BlockingConnectionPool:
-    """Connections that wait no longer than the limits say. One retry, for a pooled connection that had gone stale."""
-    return BlockingConnectionPool(
-        max_connections=limits.max_connections,
-        timeout=limits.timeout_s,
-        socket_timeout=limits.timeout_s,
-        socket_connect_timeout=limits.connect_timeout_s,
-        retry=Retry(NoBackoff(), 1, supported_errors=(refusals.ConnectionError,)),
-        protocol=2,
-        # Which library we are is nobody's business, and a user of few rights may not say it.
-        driver_info=None,
-        parser_class=ValueParser,
-        db=address.db,
-        username=address.username,
-        password=address.password,
-        **_transport(address),
-    )
-
-
-def _transport(address: StoreAddress) -> dict[str, Any]:
-    if address.scheme == "unix":
-        return {"connection_class": SocketConnection, "path": address.path}
-    place = {"host": address.host, "port": address.port, "socket_keepalive": True}
-    if address.scheme == "redis":
-        return {"connection_class": TcpConnection, **place}
-    return {
-        "connection_class": TlsConnection,
-        **place,
-        "ssl_ca_certs": address.ca_file,
-        "ssl_certfile": address.certificate_file,
-        "ssl_keyfile": address.key_file,
-    }
+        await self._clients.close()
 
 
 @contextlib.contextmanager

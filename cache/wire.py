@@ -15,6 +15,7 @@ import numpy as np
 from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.exceptions import ConnectionError as NoConnection
 
 PIECE_BYTES = 1024 * 1024
@@ -165,6 +166,14 @@ class TcpConnection(_LargeValues, Connection):
 
 class TlsConnection(TcpConnection, SSLConnection):
     """TLS over TCP."""
+
+
+class SentinelTcpConnection(SentinelManagedConnection, TcpConnection):
+    """Plain TCP to the server that sentinels name."""
+
+
+class SentinelTlsConnection(SentinelManagedConnection, TlsConnection):
+    """TLS to the server that sentinels name."""
 
 
 class SocketConnection(_LargeValues, UnixDomainSocketConnection):

@@ -11,9 +11,9 @@ from cache.address import parse_address
 from cache.errors import InvalidStoreUrl
 from lookonce.doctor.clocks import Reading, judge_clocks
 from lookonce.doctor.findings import Finding, fail, ok, warn
+from lookonce.doctor.store_servers import primaries
 from lookonce.kinds import show_size
 
-TIMEOUT_S = 5.0
 # An entry that takes more than this part of the memory pushes many others out.
 CROWDING_PART = 4
 NO_EVICTION = "noeviction"
@@ -57,24 +57,31 @@ def examine_store(url: str, largest_entry_bytes: int | None) -> list[Finding]:
     if address.scheme == "memory":
         return [ok(subject, "kept by each vision worker; nothing to examine")]
     try:
-        facts = read_store(url)
+        with primaries(address) as servers:
+            facts = {name: _read(client) for name, client in servers.items()}
     except redis.exceptions.NoPermissionError:
         return [warn(subject, "its user may not ask what is examined here", "give the doctor a user with +info +time")]
     except redis.AuthenticationError:
         return [fail(subject, "it refuses the password", "give redis://user:password@host in --cache")]
     except (redis.RedisError, OSError) as exc:
         return [fail(subject, f"it does not answer ({type(exc).__name__})", "start it, or correct --cache")]
-    return [ok(subject, f"{facts.software} answers"), *judge_store(subject, facts, largest_entry_bytes)]
+    return [
+        finding
+        for name, told in facts.items()
+        for finding in (
+            ok(subject + name, f"{told.software} answers"),
+            *judge_store(subject + name, told, largest_entry_bytes),
+        )
+    ]
 
 
-def read_store(url: str) -> StoreFacts:
-    """Asks the server. Raises `redis.RedisError`, OSError."""
-    with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
-        asked = time.time()
-        seconds, microseconds = cast(tuple[int, int], client.time())
-        clock = Reading("store", seconds + microseconds / 1e6, asked, time.time())
-        info = cast(dict[str, Any], client.info())
-        config = _config(client)
+def _read(client: redis.Redis) -> StoreFacts:
+    """Asks a server. Raises `redis.RedisError`, OSError."""
+    asked = time.time()
+    seconds, microseconds = client.time()
+    clock = Reading("store", seconds + microseconds / 1e6, asked, time.time())
+    info = client.info()
+    config = _config(client)
     name = "Valkey" if "valkey_version" in info else "Redis"
     bulk, save, append_only = (config.get(name) for name in CONFIG_NAMES)
     return StoreFacts(

@@ -2,13 +2,13 @@
 
 import pytest
 
-from cache import InvalidStoreUrl, UnsupportedStore, open_store, parse_address
+from cache import InvalidStoreUrl, open_store, parse_address
 
 
 def test_a_redis_url_is_read() -> None:
     """Host, port, database, user and password are read, percent-decoded once."""
     address = parse_address("redis://us%40er:p%2540ss@cache.example:7000/3")
-    assert (address.host, address.port, address.db) == ("cache.example", 7000, 3)
+    assert (address.nodes, address.db) == ((("cache.example", 7000),), 3)
     assert (address.username, address.password) == ("us@er", "p%40ss")
 
 
@@ -45,6 +45,14 @@ def test_a_password_is_never_shown(url: str) -> None:
         "redis://u:hunter2@[cache",
         "unix://:hunter2@",
         "memory://?password=hunter2",
+        "redis://u:hunter2@a,b",
+        "redis+sentinel://u:hunter2@a",
+        "redis+sentinel://u:hunter2@/images",
+        "redis+cluster://u:hunter2@",
+        "redis+cluster://u:hunter2@a/1",
+        "redis+cluster://u:hunter2@a,,b",
+        "redis+cluster://u:hunter2@a?ssl_ca_certs=/ca.pem",
+        "redis+cluster://u:hunter2@a?read_replicas=hunter2",
     ],
 )
 def test_a_url_that_cannot_be_understood_is_refused(url: str) -> None:
@@ -55,9 +63,19 @@ def test_a_url_that_cannot_be_understood_is_refused(url: str) -> None:
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])
-def test_planned_stores_are_refused_by_name(scheme: str) -> None:
-    """A store that is not supported yet is named, not taken for something else."""
-    with pytest.raises(UnsupportedStore, match="not supported yet") as caught:
-        open_store(f"{scheme}://u:hunter2@cache/master")
-    assert caught.value.scheme == scheme
+def test_sentinels_are_read() -> None:
+    """Every sentinel, what they call the primary, and the users of both."""
+    address = parse_address("redis+sentinel://u:p@one,[::1]:7,two:26380/images/2?sentinel_password=s")
+    assert address.nodes == (("one", 26379), ("::1", 7), ("two", 26380))
+    assert (address.service, address.db) == ("images", 2)
+    assert (address.password, address.sentinel_password) == ("p", "s")
+    assert str(address) == "redis+sentinel://one:26379,[::1]:7,two:26380/images/2"
+
+
+def test_a_clusters_nodes_are_read() -> None:
+    """Any of them will do; TLS and reading from replicas are said in the URL."""
+    address = parse_address("rediss+cluster://a:1,b?read_replicas=true&ssl_ca_certs=/ca.pem")
+    assert address.nodes == (("a", 1), ("b", 6379))
+    assert address.read_replicas
+    assert address.has_tls
+    assert address.ca_file == "/ca.pem"

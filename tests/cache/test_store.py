@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache import EntryTooLarge, Store, StoreLimits, open_store
+from tests.cache.groups import cluster, watched
 from tests.cache.servers import redis_binary, socket_server, tcp_server, tls_server, valkey_binary
 
 LIMITS = StoreLimits(max_value_bytes=2 << 20, memory_bytes=8 << 20, timeout_s=20)
@@ -36,7 +37,22 @@ def redis_tls(directory: Path) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(scope="module", params=[memory, redis_tcp, valkey_socket, redis_tls], ids=lambda kind: kind.__name__)
+@contextmanager
+def redis_sentinel(directory: Path) -> Iterator[str]:
+    with watched(directory) as group:
+        yield f"{group.url}?read_replicas=true"
+
+
+@contextmanager
+def redis_cluster(directory: Path) -> Iterator[str]:
+    with cluster(directory) as group:
+        yield f"{group.url}?read_replicas=true"
+
+
+KINDS = (memory, redis_tcp, valkey_socket, redis_tls, redis_sentinel, redis_cluster)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     kind: Callable[[Path], AbstractContextManager[str]] = request.param
     with kind(tmp_path_factory.mktemp("store")) as address:
