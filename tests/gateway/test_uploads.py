@@ -7,6 +7,9 @@ from tests.gateway.fakes import image_id
 
 PNG = b"\x89PNG pretend"
 
+# So many that of three workers none is without any, but for one run in millions.
+NUM_SPREAD = 40
+
 
 async def upload(line: Line, data: bytes = PNG) -> httpx.Response:
     return await line.client.post("/v1/images", files={"file": ("a.png", data, "image/png")})
@@ -92,12 +95,12 @@ async def test_message_over_grpc_limit_is_too_large(line: Line) -> None:
 async def test_equal_bytes_go_to_one_vision_worker(start_line: StartLine) -> None:
     """With several vision workers the same bytes always go to the same one, and images are spread."""
     line = await start_line(visions=3)
-    for number in range(12):
+    for number in range(NUM_SPREAD):
         for _ in range(2):
             await upload(line, b"image %d" % number)
     spread = [len(fake.encoded) for fake in line.visions]
-    assert sum(spread) == 12
-    assert sum(len(fake.images) for fake in line.visions) == 12
+    assert sum(spread) == NUM_SPREAD
+    assert sum(len(fake.images) for fake in line.visions) == NUM_SPREAD
     assert all(spread)
 
 
