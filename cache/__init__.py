@@ -25,7 +25,7 @@ from cache.errors import (
     StoreUnavailable,
     UnsupportedStore,
 )
-from cache.header import Header, TensorHeader
+from cache.header import MAX_TIMES, Header, TensorHeader, VideoTimes
 from cache.identity import DEFAULT_TENANT, check_image_id, check_tenant, entry_key, image_id, original_key
 from cache.lru import EntryCache
 from cache.opening import open_store
@@ -35,6 +35,7 @@ __all__ = [
     "DEFAULT_TENANT",
     "ENTRY_FORMAT",
     "HEAD_BYTES",
+    "MAX_TIMES",
     "BytesLike",
     "CacheError",
     "Damage",
@@ -53,6 +54,7 @@ __all__ = [
     "Tensor",
     "TensorHeader",
     "UnsupportedStore",
+    "VideoTimes",
     "check_image_id",
     "check_model",
     "check_tenant",
