@@ -16,7 +16,6 @@ from gateway.errors import Unforeseen
 from gateway.images import RequestImage, first_id, image_cache
 from gateway.limits import check_chat
 from gateway.openapi import json_reply, streamed
-from gateway.references import Reference, parse
 from gateway.schema_chat import (
     ChatChunk,
     ChatLookonce,
@@ -24,13 +23,14 @@ from gateway.schema_chat import (
     ChatResponse,
     ChunkChoice,
     Delta,
-    ImagePart,
     ReplyChoice,
     ReplyMessage,
+    TextPart,
 )
 from gateway.service import Service, service_of, tenant_of
 from gateway.streams import EventStream, Opened, opened, unless_gone
 from gateway.usage import finish_reason, sampling_message, usage_body
+from gateway.videos import Shown, shown_by
 from protos import language_pb2
 from rpc.errors import Unavailable
 
@@ -87,18 +87,18 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
     return json_reply(await _collect(reply, await opened(ask(images))))
 
 
-def image_references(body: ChatRequest) -> list[Reference]:
-    """The conversation's images in order, as the client wrote them.
+def image_references(body: ChatRequest) -> list[Shown]:
+    """The conversation's images and videos in order, as the client wrote them.
 
     Raises:
         BadRequest: one that is neither a data URL nor an image id.
     """
-    return [
-        parse(part.image_url.url, f"messages[{place}].content[{number}].image_url.url")
+    found = [
+        shown_by(part, f"messages[{place}].content[{number}]")
         for place, message in enumerate(body.messages)
         for number, part in enumerate(message.content)
-        if isinstance(part, ImagePart)
     ]
+    return [shown for shown in found if shown is not None]
 
 
 def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: str) -> language_pb2.GenerateRequest:
@@ -108,9 +108,9 @@ def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: 
         language_pb2.Message(
             role=ROLES.get(message.role, message.role),
             content=[
-                language_pb2.ContentPart(image_id=next(ids))
-                if isinstance(part, ImagePart)
-                else language_pb2.ContentPart(text=part.text)
+                language_pb2.ContentPart(text=part.text)
+                if isinstance(part, TextPart)
+                else language_pb2.ContentPart(image_id=next(ids))
                 for part in message.content
             ],
         )

@@ -22,6 +22,8 @@ from vision_server.video_files import Container, container_of, is_whole
 # FFmpeg's names of codecs, and of the decoders that read them.
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg")
 _DECODERS = "h264,hevc,vp8,vp9,libdav1d,libaom-av1,av1,mpeg4,mjpeg"
+# What the demuxers are also called.
+_FORMATS = {Container.MP4: "mov,mp4,m4a,3gp,3g2,mj2", Container.MATROSKA: "matroska,webm", Container.AVI: "avi"}
 # The first bytes and seconds of a file that are looked at to find out what is in it.
 _PROBE_BYTES, _PROBE_US = 2_000_000, 5_000_000
 # Of a file that does not tell, as transformers takes it.
@@ -142,7 +144,7 @@ def _opened(data: bytes) -> Iterator[tuple[Any, Any]]:
 def _options(container: Container) -> dict[str, str]:
     return {
         "protocol_whitelist": "none",
-        "format_whitelist": {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}.get(container, container),
+        "format_whitelist": _FORMATS[container],
         "codec_whitelist": _DECODERS,
         "probesize": str(_PROBE_BYTES),
         "analyzeduration": str(_PROBE_US),
