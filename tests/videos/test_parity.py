@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lm_server.prompt import with_common_cut
+from lm_server.showing import shown
 from tests.families import FAMILIES
 from tests.videos import whole
 from tests.videos.conftest import MakeHalves
@@ -33,6 +34,8 @@ def test_a_prompt_with_videos_is_the_whole_models(halves: MakeHalves, family: st
     positions = whole.positions(both.shop.oracle, arguments)
     assert torch.equal(torch.from_numpy(prompt.positions), positions)
     assert prompt.next_position == positions[0, -1] + 1
+    expected = [f"img_{part}" for part in parts if not isinstance(part, str)]
+    assert [ref.image_id for ref, _ in shown(prompt.images)] == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)

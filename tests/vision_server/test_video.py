@@ -6,6 +6,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
 
 from rpc.errors import InvalidArgument, TooLarge
 from tests.videos.clips import drawn, sound, video
@@ -70,6 +71,21 @@ def test_a_turned_video_comes_upright() -> None:
 def matrix(values: tuple[int, ...]) -> bytes:
     """The beginning of an MP4 matrix: a, b, u, c, d."""
     return b"".join((value & 0xFFFFFFFF).to_bytes(4, "big") for value in values)
+
+
+@pytest.mark.parametrize("standard", [Colorspace.ITU601, Colorspace.ITU709])
+def test_colours_are_read_by_the_files_own_standard(standard: Colorspace) -> None:
+    """A file that says how its colours are written gives the drawn ones."""
+    colour = np.full((64, 64, 3), (200, 50, 30), np.uint8)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as output:
+        stream: Any = output.add_stream("libx264", rate=1, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.colorspace = standard.value
+        plain = av.VideoFrame.from_ndarray(colour, format="rgb24")
+        output.mux(stream.encode(plain.reformat(format="yuv420p", dst_colorspace=standard)))
+        output.mux(stream.encode(None))
+    assert np.abs(read(buffer.getvalue(), 0)[0].astype(int) - colour).max() <= 2
 
 
 def test_what_is_no_video_is_refused() -> None:
