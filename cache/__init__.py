@@ -24,7 +24,7 @@ from cache.errors import (
     InvalidStoreUrl,
     StoreUnavailable,
 )
-from cache.header import Header, TensorHeader
+from cache.header import MAX_TIMES, Header, TensorHeader, VideoTimes
 from cache.identity import DEFAULT_TENANT, check_image_id, check_tenant, entry_key, image_id, original_key
 from cache.lru import EntryCache
 from cache.opening import open_store
@@ -34,6 +34,7 @@ __all__ = [
     "DEFAULT_TENANT",
     "ENTRY_FORMAT",
     "HEAD_BYTES",
+    "MAX_TIMES",
     "BytesLike",
     "CacheError",
     "Damage",
@@ -51,6 +52,7 @@ __all__ = [
     "StoreUnavailable",
     "Tensor",
     "TensorHeader",
+    "VideoTimes",
     "check_image_id",
     "check_model",
     "check_tenant",

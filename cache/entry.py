@@ -22,9 +22,10 @@ from dataclasses import dataclass
 import xxhash
 
 from cache.errors import Damage, DamagedEntry
-from cache.header import Header, TensorHeader, expect, parse_header
+from cache.header import Header, TensorHeader, VideoTimes, expect, parse_header
 
-ENTRY_FORMAT = 1
+# 2: what is known of a video.
+ENTRY_FORMAT = 2
 MAGIC = b"LOOKONCE"
 MAX_HEADER_BYTES = 16 * 1024
 ALIGNMENT = 64
@@ -69,6 +70,8 @@ class Entry:
     created: int
     tensors: tuple[Tensor, ...]
     merge_size: int = 2
+    # None for a still image, whose t is 1.
+    video: VideoTimes | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -144,6 +147,7 @@ def _header_of(entry: Entry) -> Header:
         image_bytes=entry.image_bytes,
         created=entry.created,
         tensors=tuple(TensorHeader(tensor.name, tensor.dtype, tensor.shape) for tensor in entry.tensors),
+        video=entry.video,
     )
 
 
@@ -208,6 +212,7 @@ def _entry_of(header: Header, tensors: tuple[Tensor, ...]) -> Entry:
         created=header.created,
         tensors=tensors,
         merge_size=header.merge_size,
+        video=header.video,
     )
 
 

@@ -10,7 +10,22 @@ from cache.errors import Damage, DamagedEntry
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 MAX_TENSORS = 32
 MAX_DIMENSION = 1 << 31
+# Temporal patches of one video: twice as many frames.
+MAX_TIMES = 512
 _MAX_TEXT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTimes:
+    """When the temporal patches of a video were, for the families that tell a model so.
+
+    Attributes:
+        seconds: Of each temporal patch, the middle between its first and its last frame, from the video's beginning.
+        seconds_per_grid: From one temporal patch to the next, by the rate at which frames were chosen.
+    """
+
+    seconds: tuple[float, ...]
+    seconds_per_grid: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,8 @@ class Header:
     image_bytes: int
     created: int
     tensors: tuple[TensorHeader, ...]
+    # None for a still image.
+    video: VideoTimes | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -59,6 +76,7 @@ class Header:
             "image_bytes": self.image_bytes,
             "created": self.created,
             "tensors": [[tensor.name, tensor.dtype, tensor.shape] for tensor in self.tensors],
+            "video": self.video and [self.video.seconds_per_grid, *self.video.seconds],
         }
         return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -86,6 +104,7 @@ def parse_header(raw: bytes) -> Header:
         image_bytes=_size(fields["image_bytes"]),
         created=_number(fields["created"]),
         tensors=_tensors(fields["tensors"]),
+        video=_video(fields["video"]),
     )
     _check_tokens(header)
     return header
@@ -95,6 +114,7 @@ def _check_tokens(header: Header) -> None:
     """The grid, the merge size and every tensor's shape must tell of the same number of tokens."""
     t, h, w = header.grid
     merge = header.merge_size
+    expect(t == (1 if header.video is None else len(header.video.seconds)), Damage.GRID, "times")
     expect(h % merge == 0 and w % merge == 0, Damage.GRID, "not a multiple of the merge size")
     first = header.tensors[0]
     expect(len(first.shape) == 2, Damage.SHAPE, "embedding must have two dimensions")
@@ -116,6 +136,20 @@ def _tensor(value: Any) -> TensorHeader:
     expect(type(dtype) is str and dtype in ITEM_BYTES, Damage.DTYPE, "unknown")
     expect(type(shape) is list and 1 <= len(shape) <= 4, Damage.SHAPE, "dimensions")
     return TensorHeader(_text(name), dtype, tuple(_size(dimension) for dimension in shape))
+
+
+def _video(value: Any) -> VideoTimes | None:
+    if value is None:
+        return None
+    expect(type(value) is list and 2 <= len(value) <= 1 + MAX_TIMES, Damage.HEADER, "video")
+    per_grid, *seconds = (_seconds(one) for one in value)
+    expect(per_grid > 0, Damage.HEADER, "seconds")
+    return VideoTimes(tuple(seconds), per_grid)
+
+
+def _seconds(value: Any) -> float:
+    expect(type(value) in (int, float) and 0 <= value < MAX_DIMENSION, Damage.HEADER, "seconds")
+    return float(value)
 
 
 def _grid(value: Any) -> tuple[int, int, int]:

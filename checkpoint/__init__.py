@@ -5,6 +5,7 @@ Does not own what is done with the halves: encoding is the vision worker's, answ
 
 from checkpoint.description import ModelDescription, describe
 from checkpoint.errors import CheckpointError, Fault, FaultKind, LoadOptionError, UnsupportedFamily
+from checkpoint.families import VideoLayout
 from checkpoint.fingerprint import fingerprint
 from checkpoint.halves import Half
 from checkpoint.identity import CheckpointIdentity, identity
@@ -26,6 +27,7 @@ __all__ = [
     "LoadedVision",
     "ModelDescription",
     "UnsupportedFamily",
+    "VideoLayout",
     "describe",
     "dtype_name",
     "fingerprint",

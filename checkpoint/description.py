@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from checkpoint.errors import CheckpointError, Fault, FaultKind, UnsupportedFamily
-from checkpoint.families import FAMILIES, REFUSED, Family
+from checkpoint.families import FAMILIES, REFUSED, Family, VideoLayout
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -28,6 +28,9 @@ class ModelDescription:
     patch_size: int
     temporal_patch_size: int
     image_token_id: int
+    video_token_id: int
+    video_layout: VideoLayout
+    tokens_per_second: float  # of CLOCKED videos' positions; 1 for the others
     vision_start_token_id: int
     vision_end_token_id: int
     eos_token_ids: tuple[int, ...]
@@ -54,6 +57,9 @@ def describe(model_dir: Path) -> ModelDescription:
         patch_size=vision.patch_size,
         temporal_patch_size=vision.temporal_patch_size,
         image_token_id=config.image_token_id,
+        video_token_id=config.video_token_id,
+        video_layout=family.video,
+        tokens_per_second=getattr(vision, "tokens_per_second", 1),
         vision_start_token_id=config.vision_start_token_id,
         vision_end_token_id=config.vision_end_token_id,
         eos_token_ids=_eos_token_ids(model_dir, text.eos_token_id),

@@ -15,7 +15,6 @@ from gateway.errors import ApiError, Unforeseen, api_error
 from gateway.images import RequestImage, first_id, image_cache
 from gateway.limits import check_answers
 from gateway.openapi import json_reply, streamed
-from gateway.references import parse
 from gateway.schema import UsageBody
 from gateway.schema_answers import (
     AnswerBody,
@@ -29,6 +28,7 @@ from gateway.schema_answers import (
 from gateway.service import Service, service_of, tenant_of
 from gateway.streams import EventStream, Opened, opened, unless_gone
 from gateway.usage import sampling_message, usage_body
+from gateway.videos import parse_shown
 from protos import language_pb2
 from rpc.errors import RpcError, Unavailable, error_from_parts
 
@@ -109,7 +109,7 @@ async def create_answers(request: Request, body: AnswersRequest) -> Response:
 
 async def _answer(service: Service, tenant: str, body: AnswersRequest, deadline: Deadline) -> Response:
     check_answers(body, service.settings.limits)
-    references = [parse(url, f"images[{place}]") for place, url in enumerate(body.images)]
+    references = [parse_shown(url, f"images[{place}]") for place, url in enumerate(body.images)]
     model = await service.check_model(body.model)
 
     def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.AnswerEvent, None]:

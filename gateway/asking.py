@@ -11,8 +11,9 @@ from typing import TypeVar
 from gateway.deadline import Deadline
 from gateway.fetching import Fetcher
 from gateway.images import RequestImage, resolve
-from gateway.references import ImageData, ImageUrl, Reference
+from gateway.references import ImageId
 from gateway.streams import Opened, opened
+from gateway.videos import Shown
 from gateway.vision import VisionWorkers
 from protos import language_pb2
 from rpc.errors import NotFound, RpcError, error_from_parts
@@ -23,7 +24,7 @@ Event = TypeVar("Event", language_pb2.AnswerEvent, language_pb2.GenerateEvent)
 
 
 async def begin(
-    references: Sequence[Reference],
+    references: Sequence[Shown],
     tenant: str,
     vision: VisionWorkers,
     fetcher: Fetcher,
@@ -40,7 +41,7 @@ async def begin(
     try:
         return images, await _opened(ask(images))
     except NotFound:
-        if not any(isinstance(reference, ImageData | ImageUrl) for reference in references):
+        if all(isinstance(reference, ImageId) for reference in references):
             raise
     logger.info("an image was lost between encoding and reading: once more")
     images = await resolve(references, tenant, vision, fetcher, deadline)

@@ -14,11 +14,11 @@ from gateway.images import RequestImage, first_id
 from gateway.limits import check_chat
 from gateway.openapi import json_reply, streamed
 from gateway.parameters import warnings
-from gateway.references import Reference, parse
-from gateway.schema_chat import ChatChunk, ChatRequest, ChatResponse, ImagePart
+from gateway.schema_chat import ChatChunk, ChatRequest, ChatResponse, TextPart
 from gateway.service import Service, service_of, tenant_of
 from gateway.streams import EventStream, opened, unless_gone
 from gateway.usage import sampling_message
+from gateway.videos import Shown, shown_by
 from protos import language_pb2
 from rpc.errors import Unavailable
 
@@ -70,18 +70,18 @@ def _reply(body: ChatRequest, model: str, images: Sequence[RequestImage]) -> Rep
     )
 
 
-def image_references(body: ChatRequest) -> list[Reference]:
-    """The conversation's images in order, as the client wrote them.
+def image_references(body: ChatRequest) -> list[Shown]:
+    """The conversation's images and videos in order, as the client wrote them.
 
     Raises:
         BadRequest: one that is neither a data URL nor an image id.
     """
-    return [
-        parse(part.image_url.url, f"messages[{place}].content[{number}].image_url.url")
+    found = [
+        shown_by(part, f"messages[{place}].content[{number}]")
         for place, message in enumerate(body.messages)
         for number, part in enumerate(message.content)
-        if isinstance(part, ImagePart)
     ]
+    return [shown for shown in found if shown is not None]
 
 
 def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: str) -> language_pb2.GenerateRequest:
@@ -91,9 +91,9 @@ def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: 
         language_pb2.Message(
             role=ROLES.get(message.role, message.role),
             content=[
-                language_pb2.ContentPart(image_id=next(ids))
-                if isinstance(part, ImagePart)
-                else language_pb2.ContentPart(text=part.text)
+                language_pb2.ContentPart(text=part.text)
+                if isinstance(part, TextPart)
+                else language_pb2.ContentPart(image_id=next(ids))
                 for part in message.content
             ],
         )

@@ -24,7 +24,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 PORTS = {"https": 443, "http": 80}
 MAX_REDIRECTS = 3
 MAX_URL_CHARS = 8192
-HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "lookonce"}
+HEADERS = {"Accept": "image/*, video/*", "Accept-Encoding": "identity", "User-Agent": "lookonce"}
 # Addresses of IPv4 within IPv6 that translate to others.
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from gateway.deadline import Deadline
 from gateway.errors import api_error
 from gateway.fetching import Fetcher
-from gateway.references import ImageData, ImageId, ImageUrl, Reference, decode
+from gateway.references import ImageId, ImageUrl, Reference, decode
 from gateway.schema import CacheState
+from gateway.videos import Shown, VideoFile, VideoFrames, encode_request, sources
 from gateway.vision import VisionWorkers
-from protos import language_pb2
+from protos import language_pb2, vision_pb2
 from rpc.errors import RpcError
 
 # Images of one request that are sent to vision workers at the same time.
@@ -31,25 +32,31 @@ class RequestImage:
 
 
 async def resolve(
-    references: Sequence[Reference], tenant: str, vision: VisionWorkers, fetcher: Fetcher, deadline: Deadline
+    references: Sequence[Shown], tenant: str, vision: VisionWorkers, fetcher: Fetcher, deadline: Deadline
 ) -> list[RequestImage]:
     """The request's images in order; those that came as bytes are encoded, several at a time.
 
     Raises:
         ApiError: the first image that failed, named by its field. The others are given up.
     """
-    for reference in references:
+    for reference in (each for shown in references for each in sources(shown)):
         if isinstance(reference, ImageUrl):
             # Before anything is done for a request that is refused in the end.
             fetcher.check(reference.value, reference.param)
     places = asyncio.Semaphore(ENCODES_AT_ONCE)
 
-    async def one(reference: Reference) -> RequestImage:
+    async def read(reference: Reference) -> bytes:
+        return await _bytes(reference, fetcher)
+
+    async def one(reference: Shown) -> RequestImage:
         if isinstance(reference, ImageId):
             return RequestImage(reference.value, None)
         async with places:
-            data = await _bytes(reference, fetcher)
-            return await _encode(data, reference.param, tenant, vision, deadline)
+            if isinstance(reference, VideoFile | VideoFrames):
+                asked = await encode_request(reference, read)
+            else:
+                asked = vision_pb2.EncodeRequest(image=await read(reference))
+            return await _encode(asked, reference.param, tenant, vision, deadline)
 
     tasks = [asyncio.ensure_future(one(reference)) for reference in references]
     try:
@@ -59,15 +66,19 @@ async def resolve(
             task.cancel()
 
 
-async def _bytes(reference: ImageData | ImageUrl, fetcher: Fetcher) -> bytes:
+async def _bytes(reference: Reference, fetcher: Fetcher) -> bytes:
     if isinstance(reference, ImageUrl):
         return await fetcher.fetch(reference.value, reference.param)
+    if isinstance(reference, ImageId):
+        raise TypeError("an id has no bytes here")
     return await decode(reference)
 
 
-async def _encode(data: bytes, param: str, tenant: str, vision: VisionWorkers, deadline: Deadline) -> RequestImage:
+async def _encode(
+    asked: vision_pb2.EncodeRequest, param: str, tenant: str, vision: VisionWorkers, deadline: Deadline
+) -> RequestImage:
     try:
-        image = await vision.encode(data, tenant, deadline)
+        image = await vision.encode(asked, tenant, deadline)
     except RpcError as error:
         raise api_error(error, param=param) from error
     return RequestImage(image.image_id, image.cached)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from gateway.errors import BadRequest
 from gateway.schema import SamplingFields
 from gateway.schema_answers import AnswersRequest, QuestionBody
-from gateway.schema_chat import ChatRequest, ImagePart
+from gateway.schema_chat import ChatRequest, TextPart
+from gateway.schema_video import VideoPart
 from gateway.settings import Limits
 
 
@@ -16,12 +17,15 @@ def check_chat(request: ChatRequest, limits: Limits) -> None:
         BadRequest: the first field over its limit, by name, with the limit.
     """
     _at_most(len(request.messages), limits.messages, "messages", "messages")
-    images = sum(isinstance(part, ImagePart) for message in request.messages for part in message.content)
+    images = sum(not isinstance(part, TextPart) for message in request.messages for part in message.content)
     _at_most(images, limits.images, "messages", "images")
     for place, message in enumerate(request.messages):
         for number, part in enumerate(message.content):
-            if not isinstance(part, ImagePart):
-                _at_most(len(part.text), limits.text_chars, f"messages[{place}].content[{number}].text", "characters")
+            param = f"messages[{place}].content[{number}]"
+            if isinstance(part, TextPart):
+                _at_most(len(part.text), limits.text_chars, f"{param}.text", "characters")
+            elif isinstance(part, VideoPart) and not isinstance(part.video, str):
+                _at_most(len(part.video), limits.frames, f"{param}.video", "frames")
     _check_together(request)
     _at_most(request.max_completion_tokens or 0, limits.tokens, "max_completion_tokens", "tokens")
     _check_sampling(request, limits)

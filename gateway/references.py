@@ -30,6 +30,8 @@ class ImageData:
 
     base64: str
     param: str
+    # What its MIME type said that it is: image or video.
+    kind: str = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ def parse_id(image_id: str, param: str | None) -> str:
     return image_id
 
 
-def parse(url: str, param: str) -> Reference:
+def parse(url: str, param: str, kind: str = "image") -> Reference:
     """Reads `data:image/…;base64,…`, `image:img_…`, or a URL of http or https, which is not looked at yet.
 
-    `param` is the request's field, for the errors.
+    `param` is the request's field, for the errors; `kind` what the data's MIME type has to begin with.
 
     Raises:
         BadRequest: anything else.
@@ -67,24 +69,27 @@ def parse(url: str, param: str) -> Reference:
         return ImageId(parse_id(url.removeprefix(ID_SCHEME), param), param)
     scheme = url[:HEAD_CHARS].partition(":")[0].lower()
     if scheme == "data":
-        return _parse_data(url, param)
+        return _parse_data(url, param, kind)
     if scheme in ("http", "https"):
         return ImageUrl(url, param)
     raise BadRequest(
-        f"{param}: an image is a data URL ('data:image/png;base64,…') or 'image:ID'", param=param, code="bad_image_url"
+        f"{param}: {'an image' if kind == 'image' else 'a video'} is a data URL "
+        f"('data:{'image/png' if kind == 'image' else 'video/mp4'};base64,…') or 'image:ID'",
+        param=param,
+        code="bad_image_url",
     )
 
 
-def _parse_data(url: str, param: str) -> ImageData:
+def _parse_data(url: str, param: str, kind: str) -> ImageData:
     head, comma, _ = url[:HEAD_CHARS].partition(",")
     match = DATA_URL.fullmatch(head)
     if not comma or match is None:
         raise BadRequest(f"{param}: the data URL is malformed", param=param, code="bad_image_url")
-    if not match["mime"].lower().startswith("image/"):
-        raise BadRequest(f"{param}: the data URL's MIME type is not image/…", param=param, code="bad_image_type")
+    if not match["mime"].lower().startswith(f"{kind}/"):
+        raise BadRequest(f"{param}: the data URL's MIME type is not {kind}/…", param=param, code="bad_image_type")
     if match["base64"] is None:
         raise BadRequest(f"{param}: the data URL is not in base64", param=param, code="bad_image_url")
-    return ImageData(url[len(head) + 1 :], param)
+    return ImageData(url[len(head) + 1 :], param, kind)
 
 
 async def decode(image: ImageData) -> bytes:
@@ -101,7 +106,7 @@ async def decode(image: ImageData) -> bytes:
     except ValueError as exc:
         raise BadRequest(f"{image.param}: bad base64", param=image.param, code="bad_base64") from exc
     if not data:
-        raise BadRequest(f"{image.param}: the image is empty", param=image.param, code="empty_image")
+        raise BadRequest(f"{image.param}: the {image.kind} is empty", param=image.param, code="empty_image")
     return data
 
 

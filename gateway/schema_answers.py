@@ -34,7 +34,8 @@ class AnswersRequest(SamplingFields):
 
     model: Text | None = Field(default=None, description="A name that /v1/models lists. Left out: the served model.")
     images: Annotated[list[Text], Field(fail_fast=True)] = Field(
-        default_factory=list, description="Each `data:image/…;base64,…`, or `image:img_…` for one uploaded before."
+        default_factory=list,
+        description="Each `data:image/…;base64,…`, `data:video/…;base64,…`, or `image:img_…` for one uploaded before.",
     )
     system: Text | None = None
     questions: Annotated[list[QuestionBody], Field(min_length=1, fail_fast=True)]

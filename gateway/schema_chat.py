@@ -20,6 +20,7 @@ from gateway.schema import (
     TopLogprobs,
     UsageBody,
 )
+from gateway.schema_video import VideoPart, VideoUrlPart
 
 
 class TextPart(Input):
@@ -64,7 +65,13 @@ def _as_parts(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-Part = Annotated[Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")], _tag("type")]
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImagePart, Tag("<image_url>")]
+    | Annotated[VideoUrlPart, Tag("<video_url>")]
+    | Annotated[VideoPart, Tag("<video>")],
+    _tag("type"),
+]
 TextParts = Annotated[
     list[TextPart],
     Field(min_length=1, fail_fast=True),

@@ -7,8 +7,15 @@ from pydantic import Field
 from gateway.schema import Output
 
 
+class VideoFacts(Output):
+    """What is known of a video besides."""
+
+    timestamps: list[float] = Field(description="Of each pair of frames that is shown, in seconds from the beginning.")
+    seconds_per_grid: float = Field(description="From one pair to the next, by the rate at which they were chosen.")
+
+
 class ImageBody(Output):
-    """What is known of an uploaded image."""
+    """What is known of an uploaded image or video."""
 
     id: str
     object: Literal["image"]
@@ -19,6 +26,7 @@ class ImageBody(Output):
     cached: bool
     created: int
     expires_at: int | None
+    video: VideoFacts | None = Field(default=None, description="For videos only.")
 
 
 class DeletedImage(Output):

@@ -10,7 +10,8 @@ class Limits:
     """Bounds on everything that a client controls. Each is checked before the work that it bounds.
 
     Attributes:
-        images: Images in one request.
+        images: Images and videos in one request.
+        frames: Frames of one video that is a list of them.
         questions: Questions in one request.
         choices: Choices of one question.
         messages: Messages of one conversation.
@@ -24,6 +25,7 @@ class Limits:
     """
 
     images: int = 64
+    frames: int = 768
     questions: int = 1024
     choices: int = 1000
     messages: int = 1024

@@ -1,9 +1,9 @@
-"""/v1/images: images uploaded once, known by their ids, and forgotten on request."""
+"""/v1/images: images and videos uploaded once, known by their ids, and forgotten on request."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.datastructures import FormData, UploadFile
 
@@ -11,9 +11,11 @@ from gateway.deadline import Deadline
 from gateway.errors import BadRequest, Missing
 from gateway.openapi import json_reply
 from gateway.references import parse_id
-from gateway.schema_service import DeletedImage, ImageBody
+from gateway.schema_service import DeletedImage, ImageBody, VideoFacts
+from gateway.schema_video import COUNT, MAX_FPS, MAX_FRAMES, RATE
 from gateway.service import Service, service_of, tenant_of
 from gateway.streams import unless_gone
+from gateway.videos import file_request, looks_like_video
 from protos import vision_pb2
 
 FIELD = "file"
@@ -26,24 +28,28 @@ UPLOAD: dict[str, Any] = {
                 "schema": {"type": "object", "properties": {FIELD: BINARY}, "required": [FIELD]},
             },
             "image/*": {"schema": BINARY},
+            "video/*": {"schema": BINARY},
             "application/octet-stream": {"schema": BINARY},
         },
     }
 }
 
+FpsQuery = Annotated[float | None, Query(gt=0, le=MAX_FPS, allow_inf_nan=False, description=RATE)]
+NumFramesQuery = Annotated[int | None, Query(ge=1, le=MAX_FRAMES, description=COUNT)]
+
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 
 @router.post("", response_model=ImageBody, openapi_extra=UPLOAD)
-async def upload_image(request: Request) -> Response:
-    """Takes an image as the multipart field `file` or as the raw body, encodes it, and tells its id."""
+async def upload_image(request: Request, fps: FpsQuery = None, num_frames: NumFramesQuery = None) -> Response:
+    """Takes an image or a video as the multipart field `file` or as the raw body, encodes it, and tells its id."""
     service = service_of(request)
-    data = await uploaded_bytes(request)
-    return await unless_gone(request, _encode(service, tenant_of(request), data, service.deadline()))
+    asked = upload_request(await uploaded_bytes(request), fps, num_frames)
+    return await unless_gone(request, _encode(service, tenant_of(request), asked, service.deadline()))
 
 
-async def _encode(service: Service, tenant: str, data: bytes, deadline: Deadline) -> Response:
-    return json_reply(image_body(await service.vision.encode(data, tenant, deadline)))
+async def _encode(service: Service, tenant: str, asked: vision_pb2.EncodeRequest, deadline: Deadline) -> Response:
+    return json_reply(image_body(await service.vision.encode(asked, tenant, deadline)))
 
 
 @router.get("/{image_id}", response_model=ImageBody)
@@ -104,9 +110,25 @@ async def _form_file(form: FormData) -> bytes:
     return await upload.read()
 
 
+def upload_request(data: bytes, fps: float | None, num_frames: int | None) -> vision_pb2.EncodeRequest:
+    """What the vision worker is asked about an uploaded file.
+
+    Raises:
+        BadRequest: options of a video for an image, or both of them.
+    """
+    if fps is not None and num_frames is not None:
+        raise BadRequest("fps and num_frames exclude each other", param="fps", code="bad_video_options")
+    if looks_like_video(data):
+        return file_request(data, fps, num_frames)
+    if fps is not None or num_frames is not None:
+        param = "fps" if fps is not None else "num_frames"
+        raise BadRequest(f"{param}: this is for videos, and the file is none", param=param, code="bad_video_options")
+    return vision_pb2.EncodeRequest(image=data)
+
+
 def image_body(image: vision_pb2.Image) -> ImageBody:
     """The vision worker's message as JSON."""
-    return ImageBody(
+    body = ImageBody(
         id=image.image_id,
         object="image",
         width=image.width,
@@ -117,3 +139,7 @@ def image_body(image: vision_pb2.Image) -> ImageBody:
         created=image.created,
         expires_at=image.expires_at or None,
     )
+    if not image.timestamps:
+        return body
+    video = VideoFacts(timestamps=list(image.timestamps), seconds_per_grid=image.seconds_per_grid)
+    return body.model_copy(update={"video": video})

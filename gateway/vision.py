@@ -7,6 +7,7 @@ import grpc.aio
 
 from gateway.deadline import Deadline
 from gateway.routing import rendezvous
+from gateway.videos import routing_bytes
 from gateway.workers import Workers
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import NotFound, RpcError
@@ -35,16 +36,18 @@ class VisionWorkers(Workers):
     def __init__(self, addresses: Sequence[str], max_message_bytes: int, identity: Identity = PLAIN) -> None:
         super().__init__("vision", addresses, _stub, max_message_bytes, identity)
 
-    async def encode(self, image: bytes, tenant: str, deadline: Deadline) -> vision_pb2.Image:
-        """Makes sure that an image is encoded, on the worker that equal bytes always go to while it answers.
+    async def encode(self, asked: vision_pb2.EncodeRequest, tenant: str, deadline: Deadline) -> vision_pb2.Image:
+        """Makes sure that an image or a video is encoded, on the worker that equal bytes always go to while it answers.
+
+        `asked` is the tenant's from then on.
 
         Raises:
             RpcError: InvalidArgument, TooLarge, Overloaded, DeadlineExceeded, Unavailable after one retry elsewhere.
         """
-        request = vision_pb2.EncodeRequest(tenant=tenant, image=image)
-        order = rendezvous(routing_key(image), self.addresses)
+        asked.tenant = tenant
+        order = rendezvous(routing_key(asked.image or routing_bytes(asked)), self.addresses)
         reply: vision_pb2.Image = await self.ask(
-            order, lambda stub: stub.Encode(request, timeout=deadline.left_s(), metadata=metadata())
+            order, lambda stub: stub.Encode(asked, timeout=deadline.left_s(), metadata=metadata())
         )
         return reply
 

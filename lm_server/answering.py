@@ -15,9 +15,10 @@ from lm_server import metrics
 from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
 from lm_server.logprobs import logprob_messages
-from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
+from lm_server.showing import ImageRef, Shape, shown
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from protos import language_pb2
 from rpc.errors import Internal, InvalidArgument, RpcError
@@ -54,9 +55,9 @@ class Done:
 
 @dataclass(slots=True)
 class _Image:
-    """An image of a request. `fetched` is None while only its grid is known."""
+    """An image of a request. `fetched` is None while only its shape is known."""
 
-    grid: tuple[int, int, int]
+    shape: Shape
     fetched: Fetched | None
 
 
@@ -120,18 +121,18 @@ class Answerer:
         self._engine.forget(image_id)
 
     async def _look_up(self, tenant: str, fingerprint: str, asks: Sequence[Ask]) -> dict[str, _Image]:
-        """What is known of every image; those whose grid is not known are fetched."""
+        """What is known of every image; those whose shape is not known are fetched."""
         image_ids = dict.fromkeys(image_id for ask in asks for turn in ask.turns for image_id in turn.image_ids)
         found = await asyncio.gather(*(self._look_up_one(tenant, image_id, fingerprint) for image_id in image_ids))
         return dict(zip(image_ids, found, strict=True))
 
     async def _look_up_one(self, tenant: str, image_id: str, fingerprint: str) -> _Image:
         key = self._library.key(tenant, image_id, fingerprint)
-        grid = self._library.known_grid(key)
-        if grid is not None:
-            return _Image(grid, self._library.local(key))
+        shape = self._library.known_shape(key)
+        if shape is not None:
+            return _Image(shape, self._library.local(key))
         fetched = await self._library.fetch(tenant, image_id, fingerprint)
-        return _Image(fetched.grid, fetched)
+        return _Image(fetched.shape, fetched)
 
     def _prepare(
         self, asks: Sequence[Ask], tenant: str, fingerprint: str, images: Mapping[str, _Image]
@@ -317,7 +318,7 @@ class _RequestRun:
                 cached_tokens=event.cached_tokens,
                 image_tokens=sum(span.num_tokens for span in prompt.images),
             ),
-            image_sources=[self._source(span.image.image_id, span.end, event) for span in prompt.images],
+            image_sources=[self._source(image.image_id, end, event) for image, end in shown(prompt.images)],
             time_to_first_token_s=self._delay_s + event.first_token_s,
             time_s=time.monotonic() - self._started,
             logprobs=question.logprobs,
@@ -362,7 +363,10 @@ def _messages(turns: Sequence[Turn], images: Mapping[str, _Image]) -> list[Messa
 
 
 def _part(part: str | ImagePart, images: Mapping[str, _Image]) -> str | ImageRef:
-    return part if isinstance(part, str) else ImageRef(part.image_id, images[part.image_id].grid)
+    if isinstance(part, str):
+        return part
+    shape = images[part.image_id].shape
+    return ImageRef(part.image_id, shape.grid, shape.video)
 
 
 def _scored(choices: Sequence[str], logprobs: Sequence[float]) -> list[language_pb2.Choice]:

@@ -26,6 +26,7 @@ from cache.tensors import check_finite, to_torch
 from lm_server import metrics
 from lm_server.pairing import Pairing, VisionPeer
 from lm_server.runner import ImageEmbedding
+from lm_server.showing import Shape
 from protos import language_pb2, vision_pb2
 from rpc.errors import InvalidArgument, NotFound, RpcError, Unavailable, error_from_call
 from rpc.request_ids import metadata
@@ -33,16 +34,16 @@ from rpc.request_ids import metadata
 logger = logging.getLogger(__name__)
 
 Source = language_pb2.ImageSource
-# Grids of this many images are remembered, a few hundred bytes each.
-MAX_GRIDS = 65_536
+# Shapes of this many images are remembered, a few hundred bytes each.
+MAX_SHAPES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An image's embedding, its grid (t, h, w) in patches, and where it was."""
+    """An image's embedding, its shape in a prompt, and where it was."""
 
     embedding: ImageEmbedding
-    grid: tuple[int, int, int]
+    shape: Shape
     source: "language_pb2.ImageSource"
 
 
@@ -77,7 +78,7 @@ class EntryLibrary:
         self._shape = shape
         self._fetch_timeout_s = fetch_timeout_s
         self._local: EntryCache[Fetched] = EntryCache(local_bytes)
-        self._grids: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        self._shapes: OrderedDict[str, Shape] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[Fetched]] = {}
 
     @property
@@ -94,9 +95,9 @@ class EntryLibrary:
             # An id that we cannot have made is simply not there.
             raise NotFound("there is no image of this id") from exc
 
-    def known_grid(self, key: str) -> tuple[int, int, int] | None:
-        """The grid of an entry that was fetched before, however long ago."""
-        return self._grids.get(key)
+    def known_shape(self, key: str) -> Shape | None:
+        """The shape of an entry that was fetched before, however long ago."""
+        return self._shapes.get(key)
 
     def local(self, key: str) -> Fetched | None:
         """The entry, if this process holds it."""
@@ -106,7 +107,7 @@ class EntryLibrary:
         """Drops what this process holds of an entry. One that is being fetched comes to its askers, no further."""
         self._fetching.pop(key, None)
         self._local.delete(key)
-        self._grids.pop(key, None)
+        self._shapes.pop(key, None)
 
     async def fetch(self, tenant: str, image_id: str, fingerprint: str) -> Fetched:
         """The embedding, from the nearest place that has it. Those who ask at once share one fetch.
@@ -135,7 +136,7 @@ class EntryLibrary:
         source: language_pb2.ImageSource = Source.IMAGE_SOURCE_STORE
         if entry is None:
             entry, source = await self._from_vision(key, fingerprint, tenant, image_id)
-        fetched = Fetched(_embedding(entry), entry.grid, source)
+        fetched = Fetched(_embedding(entry), Shape(entry.grid, entry.video), source)
         metrics.ENTRIES_READ.labels(Source.Name(source)).inc()
         if self._fetching.get(key) is asyncio.current_task():
             # Else it was forgotten meanwhile.
@@ -147,12 +148,12 @@ class EntryLibrary:
             del self._fetching[key]
 
     def _keep(self, key: str, fetched: Fetched, num_bytes: int) -> None:
-        here = Fetched(fetched.embedding, fetched.grid, Source.IMAGE_SOURCE_LOCAL)
+        here = Fetched(fetched.embedding, fetched.shape, Source.IMAGE_SOURCE_LOCAL)
         self._local.put(key, here, num_bytes)
-        self._grids[key] = fetched.grid
-        self._grids.move_to_end(key)
-        if len(self._grids) > MAX_GRIDS:
-            self._grids.popitem(last=False)
+        self._shapes[key] = fetched.shape
+        self._shapes.move_to_end(key)
+        if len(self._shapes) > MAX_SHAPES:
+            self._shapes.popitem(last=False)
 
     async def _from_store(self, key: str, fingerprint: str) -> Entry | None:
         if self._store is None:

@@ -37,6 +37,7 @@ from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
 from lm_server.service import LanguageServicer, WorkerFacts
 from lm_server.settings import MIB, LanguageSettings
+from lm_server.showing import VideoFacts
 from lm_server.tied import hold_table_once
 from lm_server.tiers import Tiers
 from protos import language_pb2, language_pb2_grpc
@@ -225,4 +226,10 @@ def token_facts(half: LoadedLanguage, tokenizer: "transformers.PreTrainedTokeniz
         vision_end_token_id=description.vision_end_token_id,
         message_end_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
         spatial_merge_size=description.spatial_merge_size,
+        video=VideoFacts(
+            layout=description.video_layout,
+            token_id=description.video_token_id,
+            start_token_id=description.vision_start_token_id,
+            tokens_per_second=description.tokens_per_second,
+        ),
     )

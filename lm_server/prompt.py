@@ -11,23 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from checkpoint import VideoLayout
+from lm_server.showing import ImageRef, ImageSpan, Positions, VideoFacts, blocks, rotary_positions, shown, told
 from rpc.errors import InvalidArgument
-
-Positions = npt.NDArray[np.int64]
 
 # A shorter run of text is not worth a segment of its own.
 MIN_SEGMENT_TOKENS = 32
 ROLES = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """An image in a prompt: which one, and its grid (t, h, w) in patches."""
-
-    image_id: str
-    grid: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +30,6 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSpan:
-    """Where an image's tokens stand in a prompt."""
-
-    image: ImageRef
-    start: int
-    num_tokens: int
-
-    @property
-    def end(self) -> int:
-        """One past the last token."""
-        return self.start + self.num_tokens
-
-
-@dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt ready for the engine.
 
@@ -60,7 +37,7 @@ class Prompt:
         tokens: [S] token ids, every image expanded to its placeholders.
         positions: [3, S] rotary positions along time, height and width.
         next_position: The position of the first generated token, on all three axes.
-        images: The images' places, in order.
+        images: The images' and videos' places, in order.
         cuts: Ascending token counts at which a shared segment may end; all below S.
     """
 
@@ -84,6 +61,7 @@ class TokenFacts:
     # Ends a message.
     message_end_token_id: int
     spatial_merge_size: int
+    video: VideoFacts
 
 
 class PromptBuilder:
@@ -99,6 +77,7 @@ class PromptBuilder:
         self._facts = facts
         added = tokenizer.added_tokens_decoder.items()
         self._special_ids = {token.content: number for number, token in added if token.special}
+        self._names = {number: name for name, number in self._special_ids.items()}
         longest_first = sorted(self._special_ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)))
         beginnings = {token[:length] for token in longest_first for length in range(1, len(token))}
@@ -116,14 +95,15 @@ class PromptBuilder:
         """
         images = [part for message in messages for part in message.parts if isinstance(part, ImageRef)]
         check_messages(messages)
-        tokens, spans = self._expand(self._tokenize(messages), images)
-        positions, next_position = rotary_positions(len(tokens), spans, self._facts.spatial_merge_size)
+        tokens, spans = self._expand(self._tokenize(messages, images), images)
+        facts = self._facts
+        positions, next_position = rotary_positions(len(tokens), spans, facts.spatial_merge_size, facts.video)
         return Prompt(tuple(tokens), positions, next_position, tuple(spans), self._cuts(tokens, spans))
 
-    def _tokenize(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids with one placeholder an image."""
+    def _tokenize(self, messages: Sequence[Message], images: Sequence[ImageRef]) -> list[int]:
+        """Token ids with one placeholder an image or video, or of a TOLD video one a temporal patch."""
         mask = _Mask(self._special, self._begun)
-        rendered = self._render(messages, mask)
+        rendered = self._tell(self._render(messages, mask), images)
         tokens: list[int] = []
         position = 0
         for match in self._special.finditer(rendered):
@@ -141,27 +121,45 @@ class PromptBuilder:
             raise InvalidArgument("the model's chat template refuses these messages: check roles and order") from exc
         return str(text)
 
+    def _tell(self, rendered: str, images: Sequence[ImageRef]) -> str:
+        """The rendered prompt with every TOLD video's times and marks in its place."""
+        videos = [image.video for image in images if image.video is not None]
+        if self._facts.video.layout is not VideoLayout.TOLD or not videos:
+            return rendered
+        placeholder = self._names[self._facts.video.token_id]
+        marks = self._names[self._facts.video.start_token_id], self._names[self._facts.vision_end_token_id]
+        first, *rest = rendered.split(placeholder)
+        _check_places(len(rest), len(videos), "videos")
+        return first + "".join(
+            told(placeholder, *marks, times) + text for times, text in zip(videos, rest, strict=True)
+        )
+
     def _expand(self, tokens: Sequence[int], images: Sequence[ImageRef]) -> tuple[list[int], list[ImageSpan]]:
-        placeholders = sum(token == self._facts.image_token_id for token in tokens)
-        if placeholders != len(images):
-            raise InvalidArgument(f"the prompt has {placeholders} places for {len(images)} images")
-        waiting = iter(images)
+        facts = self._facts
+        stills = [run for image in images if image.video is None for run in self._runs(image)]
+        moving = [run for image in images if image.video is not None for run in self._runs(image)]
+        _check_places(tokens.count(facts.image_token_id), len(stills), "images")
+        _check_places(tokens.count(facts.video.token_id), len(moving), "videos")
+        waiting = {facts.image_token_id: iter(stills), facts.video.token_id: iter(moving)}
         spans: list[ImageSpan] = []
         expanded: list[int] = []
         for token in tokens:
             count = 1
-            if token == self._facts.image_token_id:
-                image = next(waiting)
-                count = num_image_tokens(image.grid, self._facts.spatial_merge_size)
-                spans.append(ImageSpan(image, len(expanded), count))
+            if token in waiting:
+                image, offset, count = next(waiting[token])
+                spans.append(ImageSpan(image, len(expanded), count, offset))
             expanded += [token] * count
         return expanded, spans
 
+    def _runs(self, image: ImageRef) -> list[tuple[ImageRef, int, int]]:
+        """An image's runs of tokens: which of its embedding's rows each begins with, and how many it has."""
+        counts = blocks(image, self._facts.video.layout, self._facts.spatial_merge_size)
+        return [(image, place * count, count) for place, count in enumerate(counts)]
+
     def _cuts(self, tokens: Sequence[int], spans: Sequence[ImageSpan]) -> tuple[int, ...]:
         """Behind every image, and behind every message but the last where it is long enough to pay."""
-        after_image = {
-            span.end + (tokens[span.end] == self._facts.vision_end_token_id) for span in spans if span.end < len(tokens)
-        }
+        ends = [end for _, end in shown(spans) if end < len(tokens)]
+        after_image = {end + (tokens[end] == self._facts.vision_end_token_id) for end in ends}
         messages = [index + 1 for index, token in enumerate(tokens) if token == self._facts.message_end_token_id]
         kept: list[int] = []
         for cut in sorted(after_image.union(messages[:-1])):
@@ -216,40 +214,16 @@ def _content(message: Message, mask: _Mask) -> str | list[dict[str, str]]:
     if len(texts) == len(message.parts) == 1:
         return texts[0]
     return [
-        {"type": "text", "text": mask.mask(part)} if isinstance(part, str) else {"type": "image"}
+        {"type": "text", "text": mask.mask(part)}
+        if isinstance(part, str)
+        else {"type": "image" if part.video is None else "video"}
         for part in message.parts
     ]
 
 
-def num_image_tokens(grid: tuple[int, int, int], merge_size: int) -> int:
-    """Tokens of an image in a prompt: its patches after spatial merging."""
-    t, h, w = grid
-    return t * h * w // merge_size**2
-
-
-def rotary_positions(num_tokens: int, spans: Sequence[ImageSpan], merge_size: int) -> tuple[Positions, int]:
-    """Multimodal rotary positions of Qwen-VL for still images (t = 1).
-
-    Text counts up on all three axes together. An image's tokens take (start, start + row, start + column), and what
-    follows continues at start + max(rows, columns). Source: Qwen2-VL, arXiv 2409.12191, section 2.1.
-
-    Returns:
-        Positions [3, num_tokens] and the position after the last one.
-    """
-    positions = np.empty((3, num_tokens), dtype=np.int64)
-    token = position = 0
-    for span in spans:
-        text = span.start - token
-        positions[:, token : span.start] = np.arange(position, position + text)
-        position += text
-        rows, columns = (side // merge_size for side in span.image.grid[1:])
-        positions[0, span.start : span.end] = position
-        positions[1, span.start : span.end] = position + np.repeat(np.arange(rows), columns)
-        positions[2, span.start : span.end] = position + np.tile(np.arange(columns), rows)
-        position += max(rows, columns)
-        token = span.end
-    positions[:, token:] = np.arange(position, position + num_tokens - token)
-    return positions, position + num_tokens - token
+def _check_places(places: int, count: int, what: str) -> None:
+    if places != count:
+        raise InvalidArgument(f"the prompt has {places} places for {count} {what}")
 
 
 def with_common_cut(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:

@@ -169,6 +169,6 @@ def _image_rows(runs: Sequence[Run]) -> list[_ImageRows]:
             if not isinstance(embedding, ImageEmbedding):
                 raise TypeError("a sequence's embeddings are ImageEmbedding")
             place = row + start - run.first_token
-            found.append(_ImageRows(embedding, place, start - span.start, end - start))
+            found.append(_ImageRows(embedding, place, span.offset + start - span.start, end - start))
         row += run.num_rows
     return found

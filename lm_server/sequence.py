@@ -7,8 +7,9 @@ from enum import StrEnum
 import numpy as np
 
 from lm_server.drafts import Drafter
-from lm_server.prompt import ImageSpan, Positions, Prompt
+from lm_server.prompt import Prompt
 from lm_server.segments import Block, Segment
+from lm_server.showing import ImageSpan, Positions
 
 # An image's embedding, opaque to everything that decides.
 Embedding = object

@@ -5,9 +5,9 @@ from enum import Enum
 
 import numpy as np
 
-from lm_server.prompt import ImageSpan, Positions
 from lm_server.segments import Block
 from lm_server.sequence import Sequence
+from lm_server.showing import ImageSpan, Positions
 from lm_server.tiers import Transfer
 
 

@@ -64,8 +64,8 @@ def image_url(image: str) -> str:
     except OSError as exc:
         raise UnreadableFile(f"cannot read the image {image}: {_why(exc)}") from exc
     guessed, _ = mimetypes.guess_type(image)
-    # The server looks at the bytes; the type only has to be an image's.
-    kind = guessed if guessed and guessed.startswith("image/") else "image/*"
+    # The server looks at the bytes; the type only has to be an image's or a video's.
+    kind = guessed if guessed and guessed.startswith(("image/", "video/")) else "image/*"
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -118,7 +118,7 @@ class Deployment:
         if settings.cache_bytes is None:
             return settings
         program = embedded.find_program()
-        largest = max(settings.vision.max_entry_bytes, settings.vision.max_image_bytes)
+        largest = max(settings.vision.max_entry_bytes, settings.vision.max_upload_bytes)
         command = embedded.server_command(program, directory, settings.cache_bytes, largest)
         store = await self._start("store", command, unmarked_level="info")
         await self.unless_dead(embedded.until_answering(directory))

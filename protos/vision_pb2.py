@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0cvision.proto\x12\x12lookonce.vision.v1\"N\n\rEncodeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08image_id\x18\x03 \x01(\tH\x00\x42\x08\n\x06source\"N\n\x15\x46\x65tchEmbeddingRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"@\n\nEntryChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ncoded\x18\x03 \x01(\x08\"3\n\x0fGetImageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"6\n\x12\x44\x65leteImageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"&\n\x13\x44\x65leteImageResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"\'\n\x04Grid\x12\t\n\x01t\x18\x01 \x01(\r\x12\t\n\x01h\x18\x02 \x01(\r\x12\t\n\x01w\x18\x03 \x01(\r\"\xcf\x01\n\x05Image\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x14\n\x0cimage_tokens\x18\x05 \x01(\r\x12&\n\x04grid\x18\x06 \x01(\x0b\x32\x18.lookonce.vision.v1.Grid\x12\x0e\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x08 \x01(\x03\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x13\n\x0b\x65ntry_bytes\x18\n \x01(\x04\"\x10\n\x0eGetInfoRequest\"\xe1\x04\n\nVisionInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x32\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1e.lookonce.vision.v1.Checkpoint\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x13\n\x0bhidden_size\x18\x07 \x01(\r\x12\x15\n\rnum_deepstack\x18\x08 \x01(\r\x12\x1a\n\x12spatial_merge_size\x18\t \x01(\r\x12\x14\n\x0c\x65ntry_format\x18\n \x01(\r\x12\x0f\n\x07tensors\x18\x0b \x01(\x04\x12\x12\n\nparameters\x18\x0c \x01(\x04\x12\x12\n\nbytes_read\x18\r \x01(\x04\x12\x17\n\x0fmax_image_bytes\x18\x0e \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x0f \x01(\x04\x12\x18\n\x10max_image_tokens\x18\x10 \x01(\x04\x12\r\n\x05store\x18\x11 \x01(\t\x12\x15\n\rstore_healthy\x18\x12 \x01(\x08\x12>\n\x08\x63ounters\x18\x13 \x03(\x0b\x32,.lookonce.vision.v1.VisionInfo.CountersEntry\x12\x13\n\x0b\x65ntry_ttl_s\x18( \x01(\x01\x12\x16\n\x0eoriginal_ttl_s\x18) \x01(\x01\x12\x17\n\x0fmax_entry_bytes\x18* \x01(\x04\x12\x0b\n\x03now\x18+ \x01(\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\">\n\nCheckpoint\x12\x0e\n\x06\x63onfig\x18\x01 \x01(\t\x12\x0e\n\x06vision\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t2\xb1\x03\n\rVisionService\x12\x46\n\x06\x45ncode\x12!.lookonce.vision.v1.EncodeRequest\x1a\x19.lookonce.vision.v1.Image\x12]\n\x0e\x46\x65tchEmbedding\x12).lookonce.vision.v1.FetchEmbeddingRequest\x1a\x1e.lookonce.vision.v1.EntryChunk0\x01\x12J\n\x08GetImage\x12#.lookonce.vision.v1.GetImageRequest\x1a\x19.lookonce.vision.v1.Image\x12^\n\x0b\x44\x65leteImage\x12&.lookonce.vision.v1.DeleteImageRequest\x1a\'.lookonce.vision.v1.DeleteImageResponse\x12M\n\x07GetInfo\x12\".lookonce.vision.v1.GetInfoRequest\x1a\x1e.lookonce.vision.v1.VisionInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0cvision.proto\x12\x12lookonce.vision.v1\"\xb1\x01\n\rEncodeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08image_id\x18\x03 \x01(\tH\x00\x12.\n\x05video\x18\x04 \x01(\x0b\x32\x1d.lookonce.vision.v1.VideoFileH\x00\x12\x31\n\x06\x66rames\x18\x05 \x01(\x0b\x32\x1f.lookonce.vision.v1.VideoFramesH\x00\x42\x08\n\x06source\"[\n\tVideoFile\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x03\x66ps\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nnum_frames\x18\x03 \x01(\rH\x01\x88\x01\x01\x42\x06\n\x04_fpsB\r\n\x0b_num_frames\"W\n\x0bVideoFrames\x12.\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1e.lookonce.vision.v1.VideoFrame\x12\x10\n\x03\x66ps\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x06\n\x04_fps\";\n\nVideoFrame\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08image_id\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"N\n\x15\x46\x65tchEmbeddingRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"@\n\nEntryChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ncoded\x18\x03 \x01(\x08\"3\n\x0fGetImageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"6\n\x12\x44\x65leteImageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"&\n\x13\x44\x65leteImageResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"\'\n\x04Grid\x12\t\n\x01t\x18\x01 \x01(\r\x12\t\n\x01h\x18\x02 \x01(\r\x12\t\n\x01w\x18\x03 \x01(\r\"\xfd\x01\n\x05Image\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x14\n\x0cimage_tokens\x18\x05 \x01(\r\x12&\n\x04grid\x18\x06 \x01(\x0b\x32\x18.lookonce.vision.v1.Grid\x12\x0e\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x08 \x01(\x03\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x13\n\x0b\x65ntry_bytes\x18\n \x01(\x04\x12\x12\n\ntimestamps\x18\x0b \x03(\x01\x12\x18\n\x10seconds_per_grid\x18\x0c \x01(\x01\"\x10\n\x0eGetInfoRequest\"\xe1\x04\n\nVisionInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x32\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1e.lookonce.vision.v1.Checkpoint\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x13\n\x0bhidden_size\x18\x07 \x01(\r\x12\x15\n\rnum_deepstack\x18\x08 \x01(\r\x12\x1a\n\x12spatial_merge_size\x18\t \x01(\r\x12\x14\n\x0c\x65ntry_format\x18\n \x01(\r\x12\x0f\n\x07tensors\x18\x0b \x01(\x04\x12\x12\n\nparameters\x18\x0c \x01(\x04\x12\x12\n\nbytes_read\x18\r \x01(\x04\x12\x17\n\x0fmax_image_bytes\x18\x0e \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x0f \x01(\x04\x12\x18\n\x10max_image_tokens\x18\x10 \x01(\x04\x12\r\n\x05store\x18\x11 \x01(\t\x12\x15\n\rstore_healthy\x18\x12 \x01(\x08\x12>\n\x08\x63ounters\x18\x13 \x03(\x0b\x32,.lookonce.vision.v1.VisionInfo.CountersEntry\x12\x13\n\x0b\x65ntry_ttl_s\x18( \x01(\x01\x12\x16\n\x0eoriginal_ttl_s\x18) \x01(\x01\x12\x17\n\x0fmax_entry_bytes\x18* \x01(\x04\x12\x0b\n\x03now\x18+ \x01(\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\">\n\nCheckpoint\x12\x0e\n\x06\x63onfig\x18\x01 \x01(\t\x12\x0e\n\x06vision\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t2\xb1\x03\n\rVisionService\x12\x46\n\x06\x45ncode\x12!.lookonce.vision.v1.EncodeRequest\x1a\x19.lookonce.vision.v1.Image\x12]\n\x0e\x46\x65tchEmbedding\x12).lookonce.vision.v1.FetchEmbeddingRequest\x1a\x1e.lookonce.vision.v1.EntryChunk0\x01\x12J\n\x08GetImage\x12#.lookonce.vision.v1.GetImageRequest\x1a\x19.lookonce.vision.v1.Image\x12^\n\x0b\x44\x65leteImage\x12&.lookonce.vision.v1.DeleteImageRequest\x1a\'.lookonce.vision.v1.DeleteImageResponse\x12M\n\x07GetInfo\x12\".lookonce.vision.v1.GetInfoRequest\x1a\x1e.lookonce.vision.v1.VisionInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,30 +33,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VISIONINFO_COUNTERSENTRY']._loaded_options = None
   _globals['_VISIONINFO_COUNTERSENTRY']._serialized_options = b'8\001'
-  _globals['_ENCODEREQUEST']._serialized_start=36
-  _globals['_ENCODEREQUEST']._serialized_end=114
-  _globals['_FETCHEMBEDDINGREQUEST']._serialized_start=116
-  _globals['_FETCHEMBEDDINGREQUEST']._serialized_end=194
-  _globals['_ENTRYCHUNK']._serialized_start=196
-  _globals['_ENTRYCHUNK']._serialized_end=260
-  _globals['_GETIMAGEREQUEST']._serialized_start=262
-  _globals['_GETIMAGEREQUEST']._serialized_end=313
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=315
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=369
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=371
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=409
-  _globals['_GRID']._serialized_start=411
-  _globals['_GRID']._serialized_end=450
-  _globals['_IMAGE']._serialized_start=453
-  _globals['_IMAGE']._serialized_end=660
-  _globals['_GETINFOREQUEST']._serialized_start=662
-  _globals['_GETINFOREQUEST']._serialized_end=678
-  _globals['_VISIONINFO']._serialized_start=681
-  _globals['_VISIONINFO']._serialized_end=1290
-  _globals['_VISIONINFO_COUNTERSENTRY']._serialized_start=1243
-  _globals['_VISIONINFO_COUNTERSENTRY']._serialized_end=1290
-  _globals['_CHECKPOINT']._serialized_start=1292
-  _globals['_CHECKPOINT']._serialized_end=1354
-  _globals['_VISIONSERVICE']._serialized_start=1357
-  _globals['_VISIONSERVICE']._serialized_end=1790
+  _globals['_ENCODEREQUEST']._serialized_start=37
+  _globals['_ENCODEREQUEST']._serialized_end=214
+  _globals['_VIDEOFILE']._serialized_start=216
+  _globals['_VIDEOFILE']._serialized_end=307
+  _globals['_VIDEOFRAMES']._serialized_start=309
+  _globals['_VIDEOFRAMES']._serialized_end=396
+  _globals['_VIDEOFRAME']._serialized_start=398
+  _globals['_VIDEOFRAME']._serialized_end=457
+  _globals['_FETCHEMBEDDINGREQUEST']._serialized_start=459
+  _globals['_FETCHEMBEDDINGREQUEST']._serialized_end=537
+  _globals['_ENTRYCHUNK']._serialized_start=539
+  _globals['_ENTRYCHUNK']._serialized_end=603
+  _globals['_GETIMAGEREQUEST']._serialized_start=605
+  _globals['_GETIMAGEREQUEST']._serialized_end=656
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=658
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=712
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=714
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=752
+  _globals['_GRID']._serialized_start=754
+  _globals['_GRID']._serialized_end=793
+  _globals['_IMAGE']._serialized_start=796
+  _globals['_IMAGE']._serialized_end=1049
+  _globals['_GETINFOREQUEST']._serialized_start=1051
+  _globals['_GETINFOREQUEST']._serialized_end=1067
+  _globals['_VISIONINFO']._serialized_start=1070
+  _globals['_VISIONINFO']._serialized_end=1679
+  _globals['_VISIONINFO_COUNTERSENTRY']._serialized_start=1632
+  _globals['_VISIONINFO_COUNTERSENTRY']._serialized_end=1679
+  _globals['_CHECKPOINT']._serialized_start=1681
+  _globals['_CHECKPOINT']._serialized_end=1743
+  _globals['_VISIONSERVICE']._serialized_start=1746
+  _globals['_VISIONSERVICE']._serialized_end=2179
 # @@protoc_insertion_point(module_scope)

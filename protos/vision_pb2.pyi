@@ -1,20 +1,50 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EncodeRequest(_message.Message):
-    __slots__ = ("tenant", "image", "image_id")
+    __slots__ = ("tenant", "image", "image_id", "video", "frames")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     image: bytes
     image_id: str
-    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[bytes] = ..., image_id: _Optional[str] = ...) -> None: ...
+    video: VideoFile
+    frames: VideoFrames
+    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[bytes] = ..., image_id: _Optional[str] = ..., video: _Optional[_Union[VideoFile, _Mapping]] = ..., frames: _Optional[_Union[VideoFrames, _Mapping]] = ...) -> None: ...
+
+class VideoFile(_message.Message):
+    __slots__ = ("data", "fps", "num_frames")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FPS_FIELD_NUMBER: _ClassVar[int]
+    NUM_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    fps: float
+    num_frames: int
+    def __init__(self, data: _Optional[bytes] = ..., fps: _Optional[float] = ..., num_frames: _Optional[int] = ...) -> None: ...
+
+class VideoFrames(_message.Message):
+    __slots__ = ("frames", "fps")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FPS_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[VideoFrame]
+    fps: float
+    def __init__(self, frames: _Optional[_Iterable[_Union[VideoFrame, _Mapping]]] = ..., fps: _Optional[float] = ...) -> None: ...
+
+class VideoFrame(_message.Message):
+    __slots__ = ("image", "image_id")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    image_id: str
+    def __init__(self, image: _Optional[bytes] = ..., image_id: _Optional[str] = ...) -> None: ...
 
 class FetchEmbeddingRequest(_message.Message):
     __slots__ = ("tenant", "image_id", "fingerprint")
@@ -69,7 +99,7 @@ class Grid(_message.Message):
     def __init__(self, t: _Optional[int] = ..., h: _Optional[int] = ..., w: _Optional[int] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("image_id", "width", "height", "bytes", "image_tokens", "grid", "cached", "created", "expires_at", "entry_bytes")
+    __slots__ = ("image_id", "width", "height", "bytes", "image_tokens", "grid", "cached", "created", "expires_at", "entry_bytes", "timestamps", "seconds_per_grid")
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +110,8 @@ class Image(_message.Message):
     CREATED_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     ENTRY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMPS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_GRID_FIELD_NUMBER: _ClassVar[int]
     image_id: str
     width: int
     height: int
@@ -90,7 +122,9 @@ class Image(_message.Message):
     created: int
     expires_at: int
     entry_bytes: int
-    def __init__(self, image_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., bytes: _Optional[int] = ..., image_tokens: _Optional[int] = ..., grid: _Optional[_Union[Grid, _Mapping]] = ..., cached: _Optional[bool] = ..., created: _Optional[int] = ..., expires_at: _Optional[int] = ..., entry_bytes: _Optional[int] = ...) -> None: ...
+    timestamps: _containers.RepeatedScalarFieldContainer[float]
+    seconds_per_grid: float
+    def __init__(self, image_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., bytes: _Optional[int] = ..., image_tokens: _Optional[int] = ..., grid: _Optional[_Union[Grid, _Mapping]] = ..., cached: _Optional[bool] = ..., created: _Optional[int] = ..., expires_at: _Optional[int] = ..., entry_bytes: _Optional[int] = ..., timestamps: _Optional[_Iterable[float]] = ..., seconds_per_grid: _Optional[float] = ...) -> None: ...
 
 class GetInfoRequest(_message.Message):
     __slots__ = ()

@@ -5,7 +5,17 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
-from cache import BytesLike, Damage, DamagedEntry, Header, decode_header, entry_key, image_id, original_key
+from cache import (
+    BytesLike,
+    Damage,
+    DamagedEntry,
+    Header,
+    VideoTimes,
+    decode_header,
+    entry_key,
+    image_id,
+    original_key,
+)
 from rpc.errors import NotFound, Unavailable
 from rpc.heartbeat import Pulse
 from vision_server.decode import DECODE_VERSION
@@ -13,6 +23,7 @@ from vision_server.flights import Flights
 from vision_server.library import Library
 from vision_server.metrics import HITS, QUERIES
 from vision_server.pipeline import EncodingPipeline, EntryForm
+from vision_server.sources import VIDEO_VERSION, file_bytes, is_video
 
 # A fetch that keeps meeting callers who only looked at the header gives up after this many.
 _FETCH_TRIES = 4
@@ -41,6 +52,8 @@ class ImageRecord:
     expires_at: int
     entry_bytes: int
     cached: bool
+    # None for a still image.
+    video: VideoTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,10 @@ class Images:
         return self._pipeline.pulse
 
     async def upload(self, tenant: str, image: bytes) -> ImageRecord:
-        """Makes sure that an uploaded image's embedding is kept. Raises as `EncodingPipeline.entry` does."""
+        """Makes sure that an uploaded image's embedding is kept, or a video's, of which `image` is what `pack` made.
+
+        Raises as `EncodingPipeline.entry` does.
+        """
         made = await asyncio.to_thread(_id_of, image)
         place = self._place(tenant, made)
 
@@ -133,14 +149,19 @@ class Images:
             image_id=place.image_id,
             width=prepared.width,
             height=prepared.height,
-            image_bytes=len(image),
+            image_bytes=file_bytes(image),
             num_tokens=t * h * w // self._form.merge_size**2,
             grid=prepared.grid,
             created=int(expires_at - self._times.original_ttl_s),
             expires_at=expires_at,
             entry_bytes=0,
             cached=False,
+            video=prepared.video,
         )
+
+    async def original(self, tenant: str, image_id: str) -> bytes:
+        """A known image's original bytes. Raises `NotFound`, `Unavailable`."""
+        return await self._original(self._place(tenant, image_id))
 
     async def delete(self, tenant: str, image_id: str) -> bool:
         """Forgets an image's entry and original bytes; whether there was anything. Raises `Unavailable`.
@@ -215,6 +236,7 @@ class Images:
             expires_at=await self._expires_at(place),
             entry_bytes=found.entry_bytes,
             cached=cached,
+            video=header.video,
         )
 
     async def _expires_at(self, place: _Place) -> int:
@@ -226,7 +248,8 @@ class Images:
 
 
 def _id_of(image: bytes) -> str:
-    return image_id(image, {"decode": DECODE_VERSION})
+    versions: dict[str, str | int] = {"decode": DECODE_VERSION}
+    return image_id(image, versions | {"video": VIDEO_VERSION} if is_video(image) else versions)
 
 
 def _count(found: Found, started: bool) -> bool:

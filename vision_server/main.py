@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,8 @@ from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.preprocess import ImagePreprocessor
 from vision_server.service import VisionService
 from vision_server.settings import VisionSettings
+from vision_server.sources import MAX_HEAD_BYTES
+from vision_server.video_preprocess import VideoPreprocessor
 
 logger = logging.getLogger(__name__)
 SERVICE = vision_pb2.DESCRIPTOR.services_by_name["VisionService"].full_name
@@ -66,7 +69,10 @@ class VisionWorker:
         model_dir = Path(settings.model)
         self.loaded = load_vision(model_dir, dtype=settings.dtype, device=settings.device)
         self.preprocessor = ImagePreprocessor(model_dir, settings.max_image_tokens)
-        self.form = _form(self.loaded, self.preprocessor, settings)
+        self.videos = VideoPreprocessor(
+            model_dir, self.loaded.description.video_layout, self.preprocessor.processor_settings, settings
+        )
+        self.form = _form(self.loaded, {**self.preprocessor.settings(), "video": self.videos.settings()}, settings)
         self.info = _info(self)
 
     async def serve(self) -> None:
@@ -99,14 +105,15 @@ class VisionWorker:
             ImageLimits(settings.max_image_pixels),
             Admission(settings.max_waiting_images, settings.max_waiting_bytes, settings.max_wait_s),
             settings.batch_images,
+            self.videos,
         )
         library = Library(self.store, EntryCache(settings.local_cache_bytes), self.form)
         return Images(library, pipeline, self.form, ImageTimes(settings.entry_ttl_s, settings.original_ttl_s))
 
     def open_server(self, images: Images) -> GrpcServer:
         """The worker's server, not yet listening."""
-        server = GrpcServer((SERVICE,), max_message_bytes=self.settings.max_image_bytes, identity=self.identity)
-        service = VisionService(images, self.store, self.info)
+        server = GrpcServer((SERVICE,), max_message_bytes=self.settings.max_upload_bytes, identity=self.identity)
+        service = VisionService(images, self.store, self.info, self.settings.videos)
         vision_pb2_grpc.add_VisionServiceServicer_to_server(service, server.server)  # type: ignore[no-untyped-call]
         return server
 
@@ -133,14 +140,14 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _store_limits(settings: VisionSettings) -> StoreLimits:
     return StoreLimits(
         timeout_s=settings.store_timeout_s,
-        max_value_bytes=max(settings.max_entry_bytes, settings.max_image_bytes),
+        max_value_bytes=max(settings.max_entry_bytes, settings.max_upload_bytes + MAX_HEAD_BYTES),
         memory_bytes=settings.local_cache_bytes,
     )
 
 
-def _form(loaded: LoadedVision, preprocessor: ImagePreprocessor, settings: VisionSettings) -> EntryForm:
+def _form(loaded: LoadedVision, preparing: Mapping[str, object], settings: VisionSettings) -> EntryForm:
     dtype = dtype_name(loaded.dtype)
-    made_by = fingerprint(Path(settings.model), dtype, preprocessor.settings(), entry_format=ENTRY_FORMAT)
+    made_by = fingerprint(Path(settings.model), dtype, preparing, entry_format=ENTRY_FORMAT)
     return EntryForm(
         fingerprint=made_by,
         hidden_size=loaded.description.hidden_size,

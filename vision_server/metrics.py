@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-IMAGES_ENCODED = Counter("lookonce_images_encoded", "Images that went through the vision tower.")
+IMAGES_ENCODED = Counter("lookonce_images_encoded", "Images, and pieces of videos, that went through the vision tower.")
 QUERIES = Counter("lookonce_image_cache_queries", "Encode calls that named or held an acceptable image.")
 HITS = Counter(
     "lookonce_image_cache_hits",

@@ -5,7 +5,7 @@ values a channel can come, though: they are had from the processor once and look
 time, straight into the order of the patches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,20 +36,54 @@ class PatchMaker:
         """
         image = self._resized(image)
         rows, columns = image.height // self._patch, image.width // self._patch
-        # Pairs of float32 values, moved as whole words.
-        pairs = np.empty((rows * columns, CHANNELS, self._frames, self._patch**2 // 2), np.int64)
+        pairs = self._room(rows * columns)
+        self._fill(image, pairs)
+        return pairs.reshape(rows * columns, -1).view(np.float32), (1, rows, columns)
+
+    def make_video(
+        self, frames: Iterable[Image.Image], num_frames: int, size: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.float32], Grid]:
+        """The patches of a video's plain RGB frames, and its grid (t, h, w).
+
+        `size` (width, height) is what each is scaled to. The last one stands for those that are missing in the last
+        temporal patch.
+
+        Raises `ValueError` where there are not `num_frames` frames.
+        """
+        width, height = size
+        rows, columns = height // self._patch, width // self._patch
+        groups = -(-num_frames // self._frames)
+        pairs = self._room(groups * rows * columns).reshape(groups, rows * columns, CHANNELS, self._frames, -1)
+        count = 0
+        for place, frame in enumerate(frames):
+            group, within = divmod(place, self._frames)
+            # Those behind the last frame of all are overwritten, except where there are none.
+            self._fill(self._scaled(frame, size), pairs[group, :, :, within:])
+            count += 1
+        if count != num_frames:
+            raise ValueError(f"{num_frames} frames were promised, {count} came")
+        return pairs.reshape(groups * rows * columns, -1).view(np.float32), (groups, rows, columns)
+
+    def _room(self, num_patches: int) -> npt.NDArray[np.int64]:
+        """Memory for patches [n, C, T, patch² / 2]: pairs of float32 values, moved as whole words."""
+        return np.empty((num_patches, CHANNELS, self._frames, self._patch**2 // 2), np.int64)
+
+    def _fill(self, image: Image.Image, pairs: npt.NDArray[np.int64]) -> None:
+        """Writes a picture's patches to `pairs` [patches, C, T, patch² / 2], the same for every one of T."""
         done = 0
         for band in _bands(image, self._patch * self._merge):
             num_patches = band.size // (CHANNELS * self._patch**2)
             self._write(band, pairs[done : done + num_patches])
             done += num_patches
-        return pairs.reshape(rows * columns, -1).view(np.float32), (1, rows, columns)
 
     def _resized(self, image: Image.Image) -> Image.Image:
         height, width = smart_resize(
             image.height, image.width, self._patch * self._merge, self._min_pixels, self._max_pixels
         )
-        return image if image.size == (width, height) else image.resize((width, height), self._resample)
+        return self._scaled(image, (width, height))
+
+    def _scaled(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        return image if image.size == size else image.resize(size, self._resample)
 
     def _write(self, band: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64]) -> None:
         """Writes the patches of a band [n · merge · patch, width, channels] to `pairs` [patches, C, T, patch² / 2]."""

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cache import Entry, encode
+from cache import Entry, VideoTimes, encode
 from cache.header import ITEM_BYTES
 from cache.tensors import check_finite, from_torch
-from rpc.errors import TooLarge
+from rpc.errors import InvalidArgument, TooLarge
 from rpc.heartbeat import Pulse
 from vision_server.admission import Admission
 from vision_server.batching import Batcher
@@ -23,6 +23,9 @@ from vision_server.decode import ImageLimits, decode
 from vision_server.encoder import Embedding, VisionTower
 from vision_server.metrics import ENCODE_SECONDS, IMAGES_ENCODED
 from vision_server.preprocess import ImagePreprocessor, PreparedImage
+from vision_server.sources import file_bytes, is_video, unpack
+from vision_server.video_pieces import join, pieces
+from vision_server.video_preprocess import VideoPreprocessor
 
 MIN_PREPARE_THREADS = 2
 Result = TypeVar("Result")
@@ -55,6 +58,8 @@ class ImageSizes:
     # In pixels, upright.
     width: int
     height: int
+    # None for a still image.
+    video: VideoTimes | None = None
 
 
 class EncodingPipeline:
@@ -72,8 +77,10 @@ class EncodingPipeline:
         limits: ImageLimits,
         admission: Admission,
         max_batch: int,
+        videos: VideoPreprocessor | None = None,
     ) -> None:
         self._tower = tower
+        self._videos = videos
         self._preprocessor = preprocessor
         self._form = form
         self._limits = limits
@@ -86,29 +93,39 @@ class EncodingPipeline:
         self.pulse = Pulse()
 
     async def entry(self, key: str, image: bytes) -> bytes:
-        """The entry of one uploaded image, to be stored under `key`.
+        """The entry of one uploaded image or video, to be stored under `key`. `image` are its original bytes.
 
         Raises `InvalidArgument` for what is no image, `TooLarge` for one whose entry is over the limit, `Overloaded`.
         """
         with self._admission.place(len(image)):
             async with self._ahead:
                 prepared = await self._prepare(image)
-                embedding = await self._batcher.submit(prepared)
-                return await _in(self._packing, lambda: self._pack(key, len(image), prepared, embedding))
+                parts = await asyncio.gather(*(self._batcher.submit(piece) for piece in pieces(prepared)))
+                return await _in(self._packing, lambda: self._pack(key, file_bytes(image), prepared, join(parts)))
 
     async def measure(self, image: bytes) -> ImageSizes:
         """The sizes that one uploaded image's entry has; nothing is encoded. Raises as `entry` does."""
         with self._admission.place(len(image)):
             async with self._ahead:
                 prepared = await self._prepare(image)
-        return ImageSizes(prepared.grid, prepared.width, prepared.height)
+        return ImageSizes(prepared.grid, prepared.width, prepared.height, prepared.video)
 
     async def _prepare(self, image: bytes) -> PreparedImage:
-        prepared = await _in(self._preparing, lambda: self._preprocessor.prepare(decode(image, self._limits)))
+        prepared = await _in(self._preparing, lambda: self._prepared(image))
         entry_bytes = self._form.value_bytes(prepared.grid)
         if entry_bytes > self._form.max_bytes:
-            raise TooLarge(f"the image's embedding takes {entry_bytes} bytes, over the limit of {self._form.max_bytes}")
+            what = "image" if prepared.video is None else "video"
+            raise TooLarge(
+                f"the {what}'s embedding takes {entry_bytes} bytes, over the limit of {self._form.max_bytes}"
+            )
         return prepared
+
+    def _prepared(self, image: bytes) -> PreparedImage:
+        if not is_video(image):
+            return self._preprocessor.prepare(decode(image, self._limits))
+        if self._videos is None:
+            raise InvalidArgument("videos are not taken here")
+        return self._videos.prepare(unpack(image))
 
     def close(self) -> None:
         """Ends the threads after what they are doing now."""
@@ -138,6 +155,7 @@ class EncodingPipeline:
             created=int(time.time()),
             tensors=(from_torch("embedding", embedding.merged), *layers),
             merge_size=self._form.merge_size,
+            video=prepared.video,
         )
         check_finite(entry)
         return encode(entry)

@@ -12,6 +12,7 @@ import transformers
 from PIL import Image, features
 from transformers import AutoImageProcessor
 
+from cache import VideoTimes
 from rpc.errors import InvalidArgument
 from vision_server.decode import DECODE_VERSION
 from vision_server.patches import Grid, is_plain_rgb, patch_maker
@@ -31,6 +32,8 @@ class PreparedImage:
     # Size in pixels of the upright picture.
     width: int
     height: int
+    # None for a still image, whose t is 1.
+    video: VideoTimes | None = None
 
 
 class ImagePreprocessor:
@@ -43,6 +46,11 @@ class ImagePreprocessor:
         self._max_tokens = max_tokens
         self._processor = processor if max_tokens is None else _bounded(processor, max_tokens)
         self._maker = patch_maker(self._processor)
+
+    @property
+    def processor_settings(self) -> dict[str, Any]:
+        """The processor's own settings."""
+        return dict(self._processor.to_dict())
 
     @property
     def merge_size(self) -> int:

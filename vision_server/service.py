@@ -1,5 +1,6 @@
 """The gRPC face: convert, call, convert."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,9 @@ from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import InvalidArgument, NotFound, TooLarge, Unpaired
 from telemetry.metrics import snapshot
 from vision_server.images import ImageRecord, Images
+from vision_server.settings import VideoLimits
+from vision_server.sources import check_no_source, pack
+from vision_server.video_requests import read_video
 
 CHUNK_BYTES = 1 << 20
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -19,19 +23,25 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class VisionService(vision_pb2_grpc.VisionServiceServicer):
     """lookonce.vision.v1.VisionService. `info` holds what never changes; counters and store health are added."""
 
-    def __init__(self, images: Images, store: Store, info: vision_pb2.VisionInfo) -> None:
+    def __init__(
+        self, images: Images, store: Store, info: vision_pb2.VisionInfo, videos: VideoLimits | None = None
+    ) -> None:
         self._images = images
         self._store = store
         self._info = info
+        self._videos = videos or VideoLimits()
 
     async def Encode(self, request: vision_pb2.EncodeRequest, context: Context) -> vision_pb2.Image:  # noqa: N802 - the contract's name
-        """Makes sure that an image's embedding is kept."""
+        """Makes sure that an image's or a video's embedding is kept."""
         tenant = _tenant(request.tenant)
         source = request.WhichOneof("source")
         if source is None:
-            raise InvalidArgument("one of image and image_id must be given")
+            raise InvalidArgument("one of image, image_id, video and frames must be given")
         if source == "image_id":
             return _message(await self._images.ensure(tenant, _image_id(request.image_id)))
+        if source in ("video", "frames"):
+            video = await read_video(request, tenant, self._images, self._videos)
+            return _message(await self._images.upload(tenant, await asyncio.to_thread(pack, video)))
         self._check_upload(request.image)
         return _message(await self._images.upload(tenant, request.image))
 
@@ -71,6 +81,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
     def _check_upload(self, image: bytes) -> None:
         if not image:
             raise InvalidArgument("image is empty")
+        check_no_source(image)
         if len(image) > self._info.max_image_bytes:
             raise TooLarge(f"image of {len(image)} bytes is over the limit of {self._info.max_image_bytes} bytes")
 
@@ -107,4 +118,6 @@ def _message(record: ImageRecord) -> vision_pb2.Image:
         created=record.created,
         expires_at=record.expires_at,
         entry_bytes=record.entry_bytes,
+        timestamps=record.video.seconds if record.video else (),
+        seconds_per_grid=record.video.seconds_per_grid if record.video else 0.0,
     )

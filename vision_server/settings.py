@@ -2,10 +2,38 @@
 
 from dataclasses import dataclass, field
 
+from cache import MAX_TIMES
 from rpc.peers import PeerSettings
 
 MIB = 1 << 20
 DAY_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class VideoLimits:
+    """What is taken and decoded of one video at most. Raises `ValueError`, naming the field."""
+
+    # The largest video file that is taken, and the most that all files of a list of frames may have together.
+    file_bytes: int = 64 * MIB
+    # Width times height of the largest frame that is decoded.
+    pixels: int = 4096 * 2304
+    # Seconds of the longest video that is taken.
+    length_s: float = 3600.0
+    # Frames of the longest video that is taken: all before the last one that is shown have to be decoded.
+    decoded_frames: int = 20_000
+    # Frames of one video that are shown to the model.
+    frames: int = 768
+    # Tokens of one video: the frames of a larger one are scaled down further.
+    tokens: int = 16_384
+    # The longest that the decoding of one video may take.
+    decode_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("file_bytes", "pixels", "length_s", "decoded_frames", "frames", "tokens", "decode_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"video_{name} must be positive")
+        if self.frames > 2 * MAX_TIMES:
+            raise ValueError(f"video_frames must be at most {2 * MAX_TIMES}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +90,8 @@ class VisionSettings:
     # A file through which workers that share this machine's cores take turns, made where it is missing; the same for
     # all of them. None: they compete, and are several times slower when both have work.
     turns: str | None = None
+    # What is taken and decoded of one video at most.
+    videos: VideoLimits = field(default_factory=VideoLimits)
     # How this process and the others of the deployment know each other.
     peers: PeerSettings = field(default_factory=PeerSettings)
     # debug, info, warning or error.
@@ -86,6 +116,11 @@ class VisionSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Of the largest image or video."""
+        return max(self.max_image_bytes, self.videos.file_bytes)
 
     @property
     def batch_images(self) -> int:

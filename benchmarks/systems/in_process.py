@@ -17,9 +17,10 @@ from checkpoint import LoadedLanguage, load_language, load_vision
 from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from lm_server.engine import Engine
 from lm_server.main import make_engine, token_facts
-from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding
 from lm_server.settings import LanguageSettings
+from lm_server.showing import ImageRef
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from lm_server.tied import hold_table_once
 from vision_server.decode import ImageLimits, decode

@@ -2,6 +2,18 @@
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class VideoLayout(StrEnum):
+    """How a video stands in a prompt, and how it is scaled down."""
+
+    # One run of tokens, one step of time a temporal patch; every frame has the checkpoint's pixel bounds.
+    COUNTED = "counted"
+    # As COUNTED, time counted by the video's clock: vision_config's tokens_per_second.
+    CLOCKED = "clocked"
+    # A block for every temporal patch, its time before it as text; the pixel bounds are those of all frames together.
+    TOLD = "told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +31,7 @@ class Family:
     fused_experts: (
         re.Pattern[str] | None
     )  # canonical names stored either as the module has them or with axes 1, 2 swapped
+    video: VideoLayout
 
     def canonical_name(self, name: str) -> str:
         """The name inside the whole model of a tensor that is called `name` on disk, wrappers already taken off."""

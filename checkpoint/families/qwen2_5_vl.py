@@ -1,6 +1,6 @@
 """Qwen2.5-VL: named as Qwen2-VL is; its tower has windowed layers."""
 
-from checkpoint.families.family import ROTARY_LEFTOVERS, Family
+from checkpoint.families.family import ROTARY_LEFTOVERS, Family, VideoLayout
 from checkpoint.families.qwen2_vl import QWEN2_RENAMES
 
 QWEN2_5_VL = Family(
@@ -13,4 +13,5 @@ QWEN2_5_VL = Family(
     renames=QWEN2_RENAMES,
     ignored=ROTARY_LEFTOVERS,
     fused_experts=None,
+    video=VideoLayout.CLOCKED,
 )

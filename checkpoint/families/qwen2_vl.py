@@ -2,7 +2,7 @@
 
 import re
 
-from checkpoint.families.family import ROTARY_LEFTOVERS, Family
+from checkpoint.families.family import ROTARY_LEFTOVERS, Family, VideoLayout
 
 QWEN2_RENAMES = (
     (re.compile(r"^visual\."), "model.visual."),
@@ -19,4 +19,5 @@ QWEN2_VL = Family(
     renames=QWEN2_RENAMES,
     ignored=ROTARY_LEFTOVERS,
     fused_experts=None,
+    video=VideoLayout.COUNTED,
 )

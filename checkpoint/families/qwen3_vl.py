@@ -1,6 +1,6 @@
 """Qwen3-VL: files use the canonical names; the tower adds DeepStack features."""
 
-from checkpoint.families.family import ROTARY_LEFTOVERS, Family
+from checkpoint.families.family import ROTARY_LEFTOVERS, Family, VideoLayout
 
 QWEN3_VL = Family(
     model_type="qwen3_vl",
@@ -12,4 +12,5 @@ QWEN3_VL = Family(
     renames=(),
     ignored=ROTARY_LEFTOVERS,
     fused_experts=None,
+    video=VideoLayout.TOLD,
 )

@@ -6,7 +6,7 @@ with one tensor for each expert belong to other families and are refused.
 
 import re
 
-from checkpoint.families.family import ROTARY_LEFTOVERS, Family
+from checkpoint.families.family import ROTARY_LEFTOVERS, Family, VideoLayout
 
 QWEN3_VL_MOE = Family(
     model_type="qwen3_vl_moe",
@@ -18,4 +18,5 @@ QWEN3_VL_MOE = Family(
     renames=(),
     ignored=ROTARY_LEFTOVERS,
     fused_experts=re.compile(r"\.mlp\.experts\.(gate_up_proj|down_proj)$"),
+    video=VideoLayout.TOLD,
 )

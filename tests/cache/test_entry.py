@@ -10,7 +10,21 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache import HEAD_BYTES, Damage, DamagedEntry, Entry, Tensor, check_model, decode, decode_header, encode, entry_key
+from cache import (
+    ENTRY_FORMAT,
+    HEAD_BYTES,
+    MAX_TIMES,
+    Damage,
+    DamagedEntry,
+    Entry,
+    Tensor,
+    VideoTimes,
+    check_model,
+    decode,
+    decode_header,
+    encode,
+    entry_key,
+)
 from cache.entry import ALIGNMENT
 from tests.cache.sample import FINGERPRINT, IMAGE_ID, KEY, sample_entry, with_first_tensor
 
@@ -34,7 +48,7 @@ def forge(change: Any) -> bytes:
     raw = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
     start = -(-(48 + header_bytes) // ALIGNMENT) * ALIGNMENT
     body = raw + bytes(-(48 + len(raw)) % ALIGNMENT) + SAMPLE[start:]
-    front = struct.pack("<8sIIQ", b"LOOKONCE", 1, len(raw), 48 + len(body))
+    front = struct.pack("<8sIIQ", b"LOOKONCE", ENTRY_FORMAT, len(raw), 48 + len(body))
     before = front + xxhash.xxh3_64(front + raw).digest()
     return before + xxhash.xxh3_128(before + body).digest() + body
 
@@ -130,6 +144,7 @@ def test_random_bytes_are_not_an_entry(data: bytes, framed: bool) -> None:
 def test_header_fields_of_any_kind_are_refused(value: Any, field: str) -> None:
     """A header field of another type or value, with checksums that fit, raises DamagedEntry or is harmless."""
     harmless = field in ("width", "height", "image_bytes", "created") and type(value) is int
+    harmless = harmless or (field == "video" and value is None)
     try:
         read(forge(lambda header: {**header, field: value}))
     except DamagedEntry:
@@ -174,8 +189,45 @@ def test_a_header_that_lies_is_found(change: Any, reason: Damage | None) -> None
 
 
 def test_an_entry_of_another_format_version_is_refused() -> None:
-    """An entry of a newer format is not read."""
-    assert reason_of(SAMPLE[:8] + struct.pack("<I", 2) + SAMPLE[12:]) is Damage.VERSION
+    """An entry of an older or a newer format is not read."""
+    for version in (ENTRY_FORMAT - 1, ENTRY_FORMAT + 1):
+        assert reason_of(SAMPLE[:8] + struct.pack("<I", version) + SAMPLE[12:]) is Damage.VERSION
+
+
+def test_a_videos_times_come_back() -> None:
+    """The times of a video's temporal patches survive the round trip bit by bit, for as many as one can have."""
+    times = VideoTimes(tuple(place / 3 for place in range(MAX_TIMES)), 2 / 3.1)
+    entry = replace(sample_entry(tokens=MAX_TIMES), grid=(MAX_TIMES, 2, 2), video=times)
+    stored = encode(entry)
+    assert read(stored) == entry
+    header = decode_header(stored[:HEAD_BYTES], len(stored), expected_key=KEY, expected_fingerprint=FINGERPRINT)
+    assert header.video == times
+
+
+@pytest.mark.parametrize(
+    ("video", "reason"),
+    [
+        ([1.0, 0.5, 1.5], Damage.GRID),
+        ([1.0], Damage.HEADER),
+        ([0, 0.5], Damage.HEADER),
+        ([1.0, -0.5], Damage.HEADER),
+        ([1.0, float("nan")], Damage.HEADER),
+        ([1.0, True], Damage.HEADER),
+        ([1.0, "0.5"], Damage.HEADER),
+        ({}, Damage.HEADER),
+        ([1.0] * (MAX_TIMES + 2), Damage.HEADER),
+    ],
+)
+def test_times_that_cannot_be_are_found(video: Any, reason: Damage) -> None:
+    """A video's times that are too few, too many, no numbers or before its beginning are refused."""
+    assert reason_of(forge(lambda header: {**header, "video": video})) is reason
+
+
+def test_only_a_video_has_several_temporal_patches() -> None:
+    """A grid with time is refused in an entry that tells no times."""
+    entry = replace(sample_entry(tokens=6), grid=(2, 2, 6))
+    with pytest.raises(DamagedEntry):
+        encode(entry)
 
 
 def test_another_images_entry_is_refused() -> None:

@@ -21,8 +21,10 @@ def test_the_facts_agree_with_the_tokenizer_and_config(whole: Path, family: str)
     assert (found.patch_size, found.spatial_merge_size, found.temporal_patch_size) == (16 if qwen3 else 14, 2, 2)
     assert found.num_deepstack == (2 if qwen3 else 0)
     assert found.context_tokens == 8192
-    names = ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>"]
-    ids = [found.image_token_id, found.vision_start_token_id, found.vision_end_token_id]
+    assert found.video_layout.value == ("told" if qwen3 else "clocked" if family == "qwen2_5_vl" else "counted")
+    assert found.tokens_per_second == (2 if family == "qwen2_5_vl" else 1)
+    names = ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    ids = [found.video_token_id, found.image_token_id, found.vision_start_token_id, found.vision_end_token_id]
     assert ids == tokenizer.convert_tokens_to_ids(names)
     assert found.eos_token_ids == tuple(tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"]))
 

@@ -15,6 +15,7 @@ from cache.entry import Entry, decode
 from protos import language_pb2, vision_pb2
 from tests.fuzz.mutations import damaged, damaged_json
 from tests.fuzz.target import CALL_S, Breach, Target, fetch, judge_grpc, judge_http
+from tests.videos.clips import drawn, video
 from tests.vision_server.pictures import animation, file_of, picture, png
 
 Kind = Callable[[random.Random, Target], str]
@@ -54,6 +55,35 @@ def encode_call(chance: random.Random, target: Target) -> str:
     """A damaged image over gRPC."""
     try:
         target.served.vision.Encode(vision_pb2.EncodeRequest(image=_image(chance)), timeout=CALL_S)
+    except grpc.RpcError as error:
+        return judge_grpc(error)
+    return "answered"
+
+
+@cache
+def video_files() -> tuple[bytes, ...]:
+    """Sound files of every container, small so that what is still sound is encoded at once."""
+    few = drawn(4, width=48, height=32)
+    whole_first = {"movflags": "frag_keyframe+empty_moov"}
+    return (
+        video(few),
+        video(few, codec="libx264", pixels="yuv420p", **whole_first),
+        video(few, "webm", "libvpx-vp9", "yuv420p"),
+        video(few, "matroska", "mjpeg", "yuvj420p"),
+        video(few, "avi", "mpeg4", "yuv420p"),
+    )
+
+
+def video_upload(chance: random.Random, target: Target) -> str:
+    """A damaged video, as an upload or over gRPC."""
+    files = video_files()
+    data = damaged(chance, chance.choice(files), files)
+    if chance.random() < 0.5:
+        return judge_http(target.http.post("/v1/images", content=data))
+    try:
+        target.served.vision.Encode(
+            vision_pb2.EncodeRequest(video=vision_pb2.VideoFile(data=data, num_frames=2)), timeout=CALL_S
+        )
     except grpc.RpcError as error:
         return judge_grpc(error)
     return "answered"
@@ -190,7 +220,8 @@ KINDS: Mapping[str, tuple[Kind, int]] = {
     "image as an upload": (upload, 15),
     "image in a chat": (data_url, 10),
     "image over gRPC": (encode_call, 15),
-    "JSON": (json_body, 25),
+    "video": (video_upload, 5),
+    "JSON": (json_body, 20),
     "raw HTTP": (raw_http, 10),
     "protobuf": (protobuf, 15),
     "HTTP/2 frames": (frames, 3),

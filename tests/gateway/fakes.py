@@ -24,6 +24,7 @@ class FakeVision(vision_pb2_grpc.VisionServiceServicer):
     def __init__(self) -> None:
         self.images: dict[tuple[str, str], vision_pb2.Image] = {}
         self.encoded: list[bytes] = []
+        self.videos: list[vision_pb2.EncodeRequest] = []
         self.errors: dict[bytes, RpcError] = {}
         self.error: RpcError | None = None
         self.most_at_once = 0
@@ -56,7 +57,11 @@ class FakeVision(vision_pb2_grpc.VisionServiceServicer):
         error = self.errors.get(request.image, self.error)
         if error is not None:
             raise error
-        key = (request.tenant, image_id(request.image))
+        shown = request.image
+        if request.WhichOneof("source") != "image":
+            self.videos.append(request)
+            shown = request.SerializeToString(deterministic=True)
+        key = (request.tenant, image_id(shown))
         cached = key in self.images
         if not cached:
             self.encoded.append(request.image)
@@ -69,6 +74,8 @@ class FakeVision(vision_pb2_grpc.VisionServiceServicer):
             cached=cached,
             created=1_700_000_000,
             expires_at=1_700_003_600,
+            timestamps=() if request.image else (0.25, 1.25),
+            seconds_per_grid=0.0 if request.image else 1.0,
         )
         return self.images[key]
 

@@ -49,7 +49,7 @@ def test_requests_say_what_is_taken(document: dict[str, Any]) -> None:
     assert schemas["AnswersRequest"]["additionalProperties"] is False
     assert schemas["AnswersRequest"]["required"] == ["questions"]
     upload = document["paths"]["/v1/images"]["post"]["requestBody"]["content"]
-    assert set(upload) == {"multipart/form-data", "image/*", "application/octet-stream"}
+    assert set(upload) == {"multipart/form-data", "image/*", "video/*", "application/octet-stream"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lm_server.drafts import MAX_ANSWER_TOKENS, MAX_PAGE_TOKENS, DraftBook, Drafter, Topic, num_right, topic_of
-from lm_server.prompt import ImageRef, ImageSpan, Prompt, segment_keys
+from lm_server.prompt import Prompt, segment_keys
+from lm_server.showing import ImageRef, ImageSpan
 
 PLENTY = 1 << 20
 

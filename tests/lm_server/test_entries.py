@@ -26,7 +26,7 @@ async def test_forgetting_is_not_undone_by_a_fetch_under_way(one_workshop: Works
         release.set()
         assert (await fetching).source == Source.IMAGE_SOURCE_STORE
         assert made.library.local(key) is None
-        assert made.library.known_grid(key) is None
+        assert made.library.known_shape(key) is None
         later = await asyncio.gather(*(made.library.fetch("", IMAGE_ID, OLD) for _ in range(2)))
         assert [found.source for found in later] == [Source.IMAGE_SOURCE_STORE] * 2
         assert made.library.local(key) is not None

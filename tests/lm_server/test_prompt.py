@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lm_server.prompt import ImageRef, Message, Prompt, common_tokens, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, common_tokens, segment_keys, with_common_cut
+from lm_server.showing import ImageRef
 from rpc.errors import InvalidArgument
 from tests.lm_server.workshop import Case, Workshop, ask, oracle_messages, picture
 

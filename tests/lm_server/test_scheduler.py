@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_server.prompt import ImageRef, ImageSpan, Prompt, segment_keys
+from lm_server.prompt import Prompt, segment_keys
 from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
 from lm_server.sequence import Sequence, State
+from lm_server.showing import ImageRef, ImageSpan
 from lm_server.steps import Logits, Plan
 
 

@@ -13,10 +13,11 @@ import pytest
 
 from lm_server.arena import Arena
 from lm_server.drafts import DraftBook, Drafter, topic_of
-from lm_server.prompt import ImageRef, ImageSpan, Prompt, segment_keys
+from lm_server.prompt import Prompt, segment_keys
 from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import Block, KvLedger
 from lm_server.sequence import Sequence, State
+from lm_server.showing import ImageRef, ImageSpan
 from lm_server.steps import Logits, Plan, Run
 from lm_server.tiers import Drop, Erase, Read, Restore, Spill, Tiers, Transfer, Write
 

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from checkpoint.families import FAMILIES
 from lm_server.disk import DiskFolder
 from lm_server.drafts import DraftBook
 from lm_server.engine import Engine
 from lm_server.logprobs import TokenLogprob
-from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding, ModelRunner
 from lm_server.sampler import Sampling
 from lm_server.scheduler import Scheduler, SchedulerLimits
 from lm_server.segments import KvLedger
+from lm_server.showing import ImageRef, VideoFacts
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from lm_server.tiers import Tiers
 from tests.families.oracle import Generated, load
@@ -88,6 +90,12 @@ class Workshop:
             config.vision_end_token_id,
             self.tokenizer.convert_tokens_to_ids("<|im_end|>"),
             self.merge_size,
+            VideoFacts(
+                FAMILIES[config.model_type].video,
+                config.video_token_id,
+                config.vision_start_token_id,
+                getattr(config.vision_config, "tokens_per_second", 1),
+            ),
         )
         self.prompts = PromptBuilder(self.tokenizer, facts)
         self._embeddings: dict[int, tuple[ImageRef, ImageEmbedding]] = {}

@@ -104,6 +104,14 @@ def test_a_picture_becomes_a_data_url(tmp_path: Path) -> None:
     assert image_url(str(odd)) == "data:image/*;base64," + base64.b64encode(b"\x00\xff").decode()
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mov", "a.avi"])
+def test_a_video_is_sent_as_one(tmp_path: Path, name: str) -> None:
+    """A file with a video's name is a data URL of a video."""
+    file = tmp_path / name
+    file.write_bytes(b"moving")
+    assert image_url(str(file)).startswith("data:video/")
+
+
 def test_an_image_id_is_sent_as_it_is() -> None:
     """An id that a server gave is a reference, with or without its scheme."""
     assert image_url("img_12ab") == image_url("image:img_12ab") == "image:img_12ab"

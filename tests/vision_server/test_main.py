@@ -73,7 +73,7 @@ def test_a_signal_before_it_is_ready_ends_it(checkpoint: MakeCheckpoint) -> None
 
 @pytest.mark.parametrize(
     ("cache", "says"),
-    [("http://u:hunter2@cache", "must start with"), ("redis+cluster://u:hunter2@cache", "not supported yet")],
+    [("http://u:hunter2@cache", "must start with"), ("redis+cluster://u:hunter2@cache/3", "no databases")],
 )
 def test_a_store_that_cannot_be_is_named(checkpoint: MakeCheckpoint, cache: str, says: str) -> None:
     """A worker with an unusable store URL ends with status 1, says why, and does not repeat the URL."""

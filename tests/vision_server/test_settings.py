@@ -1,10 +1,10 @@
 """A vision worker's settings."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
-from vision_server.settings import VisionSettings
+from vision_server.settings import VideoLimits, VisionSettings
 
 SETTINGS = VisionSettings(model="model", listen="127.0.0.1:0", cache="memory://")
 
@@ -22,3 +22,13 @@ def test_batches_are_for_accelerators() -> None:
     assert SETTINGS.batch_images == 1
     assert replace(SETTINGS, device="cuda").batch_images == 8
     assert replace(SETTINGS, max_batch_images=3).batch_images == 3
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(VideoLimits)])
+def test_a_videos_limit_that_cannot_be_is_refused_by_name(name: str) -> None:
+    """Zero, negative and NaN limits on videos name themselves, and so do more frames than an entry can tell of."""
+    for value in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=f"video_{name} must be positive"):
+            replace(VideoLimits(), **{name: value})
+    with pytest.raises(ValueError, match="video_frames must be at most 1024"):
+        VideoLimits(frames=1025)

@@ -1,0 +1,1 @@
+"""Videos: parity with the whole model, files, refusals, and a deployment."""
