@@ -11,7 +11,8 @@ from typing import Any
 
 from lookonce.bulk.errors import MissingExtra, NoSuchSource
 from lookonce.bulk.records import BadRecord, record_item
-from lookonce.bulk.work import Item, Picture
+from lookonce.bulk.work import Item
+from lookonce.client.pictures import Picture
 
 STATE = "state.json"
 SPLITS = "dataset_dict.json"

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from lookonce.amounts import counted, percent_text
+from lookonce.answer_rows import Saved
 from lookonce.bulk.run import Tally
 
 # Counted by the commands: images, those whose embedding was there, and the prompt's tokens.
@@ -60,11 +61,7 @@ def summary(tally: Tally, seconds: float) -> Text:
 def saved_text(tally: Tally) -> str:
     """What was not done again; "" where nothing tells of it."""
     counts = tally.counts
-    parts = []
-    if counts[PROMPT_TOKENS]:
-        tokens = f"{counts[REUSED_TOKENS]:,} of {counted(counts[PROMPT_TOKENS], 'prompt token')}"
-        share = percent_text(counts[REUSED_TOKENS], counts[PROMPT_TOKENS])
-        parts.append(f"{tokens} ({share}) were not computed again")
-    if counts[IMAGES]:
-        parts.append(f"{counts[HITS]:,} of {counted(counts[IMAGES], 'image')} needed no encoding")
-    return f"Saved: {'; '.join(parts)}." if parts else ""
+    saved = Saved(counts[IMAGES], counts[HITS], counts[PROMPT_TOKENS], counts[REUSED_TOKENS])
+    if saved.prompt_tokens:
+        return str(saved)
+    return f"Saved: {saved.of_images()}." if saved.images else ""

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lookonce.bulk.errors import NoSuchSource
-from lookonce.bulk.records import ID_PREFIX, SCHEMES, BadRecord, record_item
+from lookonce.bulk.records import BadRecord, record_item
 from lookonce.bulk.work import Item
+from lookonce.client.pictures import is_reference
 
 # A line longer than this is not a record; it would have to be held in memory.
 LINE_BYTES = 64 << 20
@@ -53,7 +54,7 @@ class QuestionFile:
     def _picture(self, value: Any) -> str:
         if not isinstance(value, str) or not value:
             raise BadRecord("image: this is not a path, a URL or an image's id")
-        if value.startswith((*SCHEMES, ID_PREFIX)):
+        if is_reference(value):
             return value
         return str(self._path.parent / value)
 

@@ -9,10 +9,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lookonce.bulk.work import Item, Picture, Question
-
-ID_PREFIX = "img_"
-SCHEMES = ("image:", "http://", "https://", "data:")
+from lookonce.bulk.work import Item
+from lookonce.client.pictures import Picture
+from lookonce.client.values import Question
 
 
 class BadRecord(ValueError):

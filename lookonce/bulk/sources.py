@@ -10,8 +10,8 @@ from typing import Protocol
 from lookonce.bulk.dataset import Dataset, is_dataset
 from lookonce.bulk.errors import NoSuchSource
 from lookonce.bulk.question_file import QuestionFile
-from lookonce.bulk.records import ID_PREFIX, SCHEMES
 from lookonce.bulk.work import Item
+from lookonce.client.pictures import is_reference
 
 # Endings of the files in a folder or a pattern that are images; a file that is named itself may have any.
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
@@ -121,7 +121,7 @@ def sources(names: Sequence[str]) -> Sources:
 def source(name: str) -> Source:
     """What one word of a command line names. Raises like `sources`."""
     path = Path(name)
-    if is_known_to_server(name):
+    if is_reference(name):
         return Named(name)
     if path.is_dir():
         return Dataset(path) if is_dataset(path) else _some(Folder(path), f"there is no image in the folder {name}")
@@ -132,14 +132,10 @@ def source(name: str) -> Source:
     return Named(name)
 
 
-def is_several(name: str) -> bool:
-    """Whether a word of a command line names more than an image."""
-    return not isinstance(source(name), Named)
-
-
-def is_known_to_server(name: str) -> bool:
-    """Whether a text is an image's id or a URL, and no file's path."""
-    return name.startswith(SCHEMES) or (name.startswith(ID_PREFIX) and not Path(name).exists())
+def brings_questions(name: str) -> bool:
+    """Whether what a word of a command line names may have questions of its own."""
+    path = Path(name)
+    return path.suffix == QUESTION_FILE or (path.is_dir() and is_dataset(path))
 
 
 def is_image_name(name: str) -> bool:

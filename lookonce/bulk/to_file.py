@@ -59,22 +59,44 @@ async def run_to_file(sources: Sources, work: Work, output: Output, console: Con
     Raises:
         BulkError: what ends a run.
     """
-    began = time.monotonic()
     with closing(open_journal(output, work)) as journal:
-        run = Run(work, lambda item, done: journal.add(item.key, done), parallel=output.parallel, is_done=journal.has)
-        try:
-            with progress(console, len(sources)) as step:
-                run.step = step
-                tally = await run.all(sources)
-        except BaseException:
-            console.print(_stopped(run.tally), soft_wrap=True)
-            raise
-        write_results(output.path, work.columns, journal.rows(tally.keys))
-    console.print(summary(tally, time.monotonic() - began), soft_wrap=True)
+        run = Run(
+            work,
+            lambda item, done: journal.add(item.key, done),
+            parallel=output.parallel,
+            is_done=journal.has,
+        )
+        told = await _watched(run, sources, console, "the same command goes on from there")
+        write_results(output.path, work.columns, journal.rows(run.tally.keys))
+    console.print(told, soft_wrap=True)
     console.print(Text(f"Results: {output.path}"), soft_wrap=True)
-    return not tally.failed
+    return not run.tally.failed
 
 
-def _stopped(tally: Tally) -> Text:
+async def run_only(sources: Sources, work: Work, parallel: int, console: Console) -> bool:
+    """Asks about every item, and says what it came to; whether none failed. Nothing is kept.
+
+    Raises:
+        BulkError: what ends a run.
+    """
+    run = Run(work, lambda *_: None, parallel=parallel)
+    console.print(await _watched(run, sources, console, "what the server has of them it keeps"), soft_wrap=True)
+    return not run.tally.failed
+
+
+async def _watched(run: Run, sources: Sources, console: Console, otherwise: str) -> Text:
+    """Runs with a bar; the summary. Where it ends early it says how far it came."""
+    began = time.monotonic()
+    try:
+        with progress(console, len(sources)) as step:
+            run.step = step
+            await run.all(sources)
+    except BaseException:
+        console.print(_stopped(run.tally, otherwise), soft_wrap=True)
+        raise
+    return summary(run.tally, time.monotonic() - began)
+
+
+def _stopped(tally: Tally, otherwise: str) -> Text:
     done = tally.asked + tally.skipped
-    return Text(f"Stopped: {counted(done, 'image')} done; the same command goes on from there.", "bold yellow")
+    return Text(f"Stopped: {counted(done, 'image')} done; {otherwise}.", "bold yellow")

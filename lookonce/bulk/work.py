@@ -3,28 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any, Protocol
 
-# An image as a client takes it: a file's path; its bytes; or a text: a path, an image's id, a data URL or an https URL.
-Picture = str | Path | bytes
+from lookonce.client.pictures import Picture
+from lookonce.client.values import Question
+
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question that a source asks of its item.
-
-    Attributes:
-        id: Told in the results; "" where the source gives none.
-        choices: Where given, the question is scored over them.
-        max_tokens: The longest answer; None leaves it to the server.
-    """
-
-    text: str
-    id: str = ""
-    choices: tuple[str, ...] = ()
-    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

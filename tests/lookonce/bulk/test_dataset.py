@@ -11,7 +11,8 @@ import pytest
 
 from lookonce.bulk.errors import MissingExtra, NoSuchSource
 from lookonce.bulk.sources import sources
-from lookonce.bulk.work import Item, Question
+from lookonce.bulk.work import Item
+from lookonce.client.values import Question
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

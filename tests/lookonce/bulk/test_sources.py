@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lookonce.bulk.errors import NoSuchSource
-from lookonce.bulk.sources import is_several, sources
-from lookonce.bulk.work import Item, Question
+from lookonce.bulk.sources import brings_questions, sources
+from lookonce.bulk.work import Item
+from lookonce.client.values import Question
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_what_is_named_itself_is_taken_as_it_is() -> None:
     """A file of any name, one that is not there, an id, a URL."""
     given = ["odd", "gone.png", "img_12", "image:img_12", "https://x/y.png?a=[1]"]
     assert names(*given) == given
-    assert not any(map(is_several, given))
-    assert all(map(is_several, ["p", "p/*"]))
+    assert not any(map(brings_questions, [*given, "p", "p/*"]))
+    assert brings_questions("q.jsonl")
 
 
 @pytest.mark.usefixtures("folder")
