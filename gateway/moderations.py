@@ -64,8 +64,8 @@ async def create_moderations(request: Request, body: ModerationsRequest) -> Resp
 async def list_policies(request: Request) -> Response:
     """Every policy."""
     policies = _policies_of(request)
-    found = policies.policies if policies else ()
-    return json_reply(PolicyList(object="list", data=[_policy_body(policy) for policy in found]))
+    data = [_policy_body(policy) for policy in policies.policies] if policies else []
+    return json_reply(PolicyList(object="list", data=data, system=policies.system if policies else ""))
 
 
 def _policies_of(request: Request) -> PolicySet | None:

@@ -109,3 +109,4 @@ class PolicyList(Output):
 
     object: Literal["list"]
     data: list[PolicyBody]
+    system: str = Field(description="The system prompt that they are asked under; empty for none.")

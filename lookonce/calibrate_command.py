@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 
 from gateway.policies.policy import PolicySet
-from gateway.policies.reading import policies_of, read_text
 from lookonce import bulk_options
 from lookonce.bulk.to_file import PARALLEL
 from lookonce.calibration.editing import edited
@@ -20,6 +19,7 @@ from lookonce.calibration.thresholds import Aim
 from lookonce.calibration.tuning import Labelled, Tuned, lacks, tune
 from lookonce.client import AsyncClient
 from lookonce.errors import UnreadableFile
+from lookonce.policy_files import read_file
 
 
 def add_command(app: typer.Typer) -> None:
@@ -62,7 +62,7 @@ def calibrate(
         raise typer.BadParameter("give --precision or --recall, not both")
     if check and output:
         raise typer.BadParameter("--check writes nothing: leave -o out")
-    text, found = _read(policies)
+    text, found = read_file(policies)
     labelled = read_examples(examples.expanduser(), found)
     if plot is not None:
         check_plots(plot)
@@ -81,20 +81,7 @@ def calibrate(
     raise typer.Exit(1 if any(each.problem for each in tuned) else 0)
 
 
-def _read(path: Path) -> tuple[str, PolicySet]:
-    """The file's text and what it means. Raises `UnreadableFile`."""
-    try:
-        text = read_text(path.expanduser())
-        return text, policies_of(text)
-    except OSError as exc:
-        raise UnreadableFile(f"cannot read the policies in {path}: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise UnreadableFile(f"{path}: {exc}") from exc
-
-
-def _tuned(
-    policies: PolicySet, scored: dict[str, Labelled], aim: Aim | None, *, with_bias: bool
-) -> list[Tuned]:
+def _tuned(policies: PolicySet, scored: dict[str, Labelled], aim: Aim | None, *, with_bias: bool) -> list[Tuned]:
     """Each policy that has examples; as it is where there is no aim."""
     own = [(policy, scored[policy.name]) for policy in policies.policies if policy.name in scored]
     if aim is None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lookonce import alone, ask_command, benching, serving, warm_command
+from lookonce import alone, ask_command, benching, calibrate_command, moderate_command, serving, warm_command
 from lookonce.bulk_options import Token
 from lookonce.client import DEFAULT_SERVER
 from lookonce.doctor.examination import Targets, examine, report
@@ -33,6 +33,8 @@ serving.add_command(app)
 alone.add_commands(app)
 ask_command.add_command(app)
 warm_command.add_command(app)
+moderate_command.add_command(app)
+calibrate_command.add_command(app)
 benching.add_command(app)
 
 

@@ -56,7 +56,10 @@ class Policy:
 
     def verdict(self, logprobs: Mapping[str, float]) -> "Verdict":
         """What the labels' log-probabilities (natural, not normalised over the labels) mean."""
-        log_odds = self.log_odds(logprobs)
+        return self.judge(self.log_odds(logprobs))
+
+    def judge(self, log_odds: float) -> "Verdict":
+        """What the flagged labels' log-odds mean."""
         score = self.calibration.apply(log_odds)
         return Verdict(log_odds, sigmoid(log_odds), score, score >= self.threshold)
 

@@ -111,7 +111,7 @@ def _text(record: Mapping[str, Any], field: str, where: str) -> str:
 def _place(image: str, folder: Path) -> str:
     """A file's path from here; ids and URLs as they are."""
     beside = folder / image
-    return str(beside) if image and (beside.exists() or ":" not in image and not image.startswith("img_")) else image
+    return str(beside) if image and (beside.exists() or (":" not in image and not image.startswith("img_"))) else image
 
 
 def _flagged(label: Any, policy: Policy, where: str) -> bool:
@@ -122,6 +122,4 @@ def _flagged(label: Any, policy: Policy, where: str) -> bool:
         return word in policy.flagged
     if word.lower() in TRUE | FALSE:
         return word.lower() in TRUE
-    raise BadExamples(
-        f"{where}: label: write true, false, or a label of {policy.name}: {', '.join(policy.labels)}"
-    )
+    raise BadExamples(f"{where}: label: write true, false, or a label of {policy.name}: {', '.join(policy.labels)}")

@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lookonce.calibration.tuning import Tuned, figures, lacks
 
-HEADINGS = ("policy", "n", "flagged", "AUC", "ECE raw", "ECE", "temperature", "bias", "threshold", "precision")
+HEADINGS = ("flagged\nof n", "AUC", "ECE\nbefore", "ECE\nafter", "threshold", "precision", "recall", "F1")
 
 
 def report(tuned: Sequence[Tuned], console: Console) -> None:
     """Prints the table, and why policies were left as they were."""
-    table = Table()
-    for heading in (*HEADINGS, "recall", "F1"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("policy", overflow="fold")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
     for each in tuned:
         table.add_row(*_cells(each))
     console.print(table)
@@ -27,14 +29,13 @@ def report(tuned: Sequence[Tuned], console: Console) -> None:
 def _cells(tuned: Tuned) -> tuple[str, ...]:
     policy = tuned.policy
     if lacks(tuned.labelled) is not None:
-        return (policy.name, str(len(tuned.labelled.flagged)), str(int(tuned.labelled.flagged.sum())))
-    found, calibration = figures(tuned), policy.calibration
+        return policy.name, f"{int(tuned.labelled.flagged.sum())}/{len(tuned.labelled.flagged)}"
+    found = figures(tuned)
     measured = (found.precision, found.recall, found.f1)
     return (
         policy.name,
-        str(found.count),
-        str(found.flagged),
+        f"{found.flagged}/{found.count}",
         *(f"{value:.3f}" for value in (found.auc, found.ece_raw, found.ece)),
-        *(f"{value:.3g}" for value in (calibration.temperature, calibration.bias, policy.threshold)),
+        f"{policy.threshold:.3g}",
         *(f"{value:.3f}" for value in measured),
     )

@@ -143,6 +143,11 @@ def _moderation(given: list[Any], model: str | None) -> Call[tuple[Moderation, .
     return Call("POST", "/v1/moderations", replies.moderations, json=body)
 
 
+def policies() -> Call[Mapping[str, Any]]:
+    """The server's policies, as it lists them."""
+    return Call("GET", "/v1/policies", lambda body: body)
+
+
 def models() -> Call[tuple[str, ...]]:
     """The names of the served models."""
     return Call("GET", "/v1/models", replies.models)

@@ -113,6 +113,10 @@ class AsyncClient:
         ]
         return (*found, *(await self._do(calls.moderate_texts(texts, model)) if texts else ()))
 
+    async def policies(self) -> Mapping[str, Any]:
+        """The server's policies, as /v1/policies lists them."""
+        return await self._do(calls.policies())
+
     async def models(self) -> tuple[str, ...]:
         """The names of the served models."""
         return await self._do(calls.models())

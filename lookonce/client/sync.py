@@ -104,6 +104,10 @@ class Client:
         found = [result for picture in images for result in self._do(calls.moderate_image(load(picture), model))]
         return (*found, *(self._do(calls.moderate_texts(texts, model)) if texts else ()))
 
+    def policies(self) -> Mapping[str, Any]:
+        """The server's policies, as /v1/policies lists them."""
+        return self._do(calls.policies())
+
     def models(self) -> tuple[str, ...]:
         """The names of the served models."""
         return self._do(calls.models())

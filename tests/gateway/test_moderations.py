@@ -210,12 +210,14 @@ async def test_without_policies_the_route_says_what_to_do(line: Line) -> None:
     reply = await line.post("/v1/moderations", {"input": "a"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "no_policies")
     assert "--policies FILE" in reply.json()["error"]["message"]
-    assert (await line.client.get("/v1/policies")).json() == {"object": "list", "data": []}
+    assert (await line.client.get("/v1/policies")).json() == {"object": "list", "data": [], "system": ""}
 
 
 async def test_policies_are_listed(judging: Line) -> None:
     """The list has every policy as the file means it."""
-    listed = (await judging.client.get("/v1/policies")).json()["data"]
+    reply = (await judging.client.get("/v1/policies")).json()
+    listed = reply["data"]
+    assert reply["system"] == "Judge."
     assert [item["name"] for item in listed] == ["gun", "crowd"]
     assert listed[0] == {
         "name": "gun",

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from gateway.policies.policy import UNCALIBRATED, Calibration
 from lookonce.calibration.fitting import Flags, Floats, calibrated, fit
 from lookonce.calibration.measures import auc, ece
-from gateway.policies.policy import UNCALIBRATED
 
 
 def drawn(temperature: float, bias: float, count: int = 40_000, seed: int = 0) -> tuple[Floats, Flags]:
@@ -43,30 +43,41 @@ def test_the_calibration_error_falls_and_the_order_stays(seed: int) -> None:
     assert auc(after, flagged) == pytest.approx(auc(log_odds, flagged), abs=1e-12)
 
 
+def surprise(log_odds: Floats, flagged: Flags, calibration: Calibration) -> float:
+    """Minus the log-likelihood of the labels."""
+    logits = log_odds / calibration.temperature + calibration.bias
+    return float(np.sum(np.logaddexp(0.0, logits) - flagged * logits))
+
+
 def test_the_fit_is_the_likeliest() -> None:
-    """No neighbour of the fit makes the (smoothed) labels likelier."""
-    log_odds, flagged = drawn(2.0, 0.7, count=500)
+    """With many examples no neighbour of the fit makes the labels likelier."""
+    log_odds, flagged = drawn(2.0, 0.7)
     found = fit(log_odds, flagged)
     assert found is not None
-    positive, negative = int(flagged.sum()), int((~flagged).sum())
-    targets = np.where(flagged, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    least = surprise(log_odds, flagged, found)
+    for temperature, bias in ((-0.02, 0.0), (0.02, 0.0), (0.0, -0.02), (0.0, 0.02)):
+        near = Calibration(found.temperature + temperature, found.bias + bias)
+        assert surprise(log_odds, flagged, near) > least
 
-    def loss(temperature: float, bias: float) -> float:
-        logits = log_odds / temperature + bias
-        return float(np.sum(np.log1p(np.exp(-np.abs(logits))) + np.maximum(logits, 0) - targets * logits))
 
-    least = loss(found.temperature, found.bias)
-    for step in (-0.01, 0.01):
-        assert loss(found.temperature + step, found.bias) > least
-        assert loss(found.temperature, found.bias + step) > least
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("count", [4, 20, 200])
+def test_no_fit_is_worse_than_none(count: int, seed: int) -> None:
+    """However few the examples, their labels are at least as likely as under the model as it is."""
+    log_odds, flagged = drawn(1.5, 0.3, count, seed)
+    found = fit(log_odds, flagged)
+    if found is not None:
+        assert surprise(log_odds, flagged, found) <= surprise(log_odds, flagged, UNCALIBRATED) + 1e-3
 
 
 def test_examples_that_a_line_parts_have_a_finite_fit() -> None:
-    """Where every flagged example scores higher than all others, the fit is neither endless nor at its bound."""
-    found = fit(np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0]), np.array([False] * 3 + [True] * 3))
+    """Where every flagged example scores higher than all others, the model grows surer of itself, within bounds."""
+    log_odds, flagged = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0]), np.array([False] * 3 + [True] * 3)
+    found = fit(log_odds, flagged)
     assert found is not None
-    assert 0.1 < found.temperature < 10
-    assert abs(found.bias) < 1
+    assert 0.1 < found.temperature < 1
+    assert abs(found.bias) < 0.1
+    assert ece(calibrated(log_odds, found), flagged) < ece(calibrated(log_odds, UNCALIBRATED), flagged)
 
 
 @pytest.mark.parametrize("scale", [1.0, 200.0])

@@ -29,13 +29,17 @@ def test_ece_weighs_each_bin_by_its_examples() -> None:
 def test_split_counts_the_threshold_itself() -> None:
     """What scores the threshold is taken; precision and recall are shares, and 0 where nothing is taken."""
     found = split(SCORES, FLAGGED, 0.35)
-    assert (found.precision, found.recall, found.f1) == (pytest.approx(3 / 5), pytest.approx(3 / 4), pytest.approx(2 / 3))
+    assert (found.precision, found.recall, found.f1) == (
+        pytest.approx(3 / 5),
+        pytest.approx(3 / 4),
+        pytest.approx(2 / 3),
+    )
     assert split(SCORES, FLAGGED, 0.95).f1 == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_threshold_is_the_best_of_all(seed: int) -> None:
-    """No threshold has a better F1, more recall at the precision, or more precision at the recall that was asked for."""
+    """No threshold has a better F1, more recall at the precision, or more precision at the recall asked for."""
     rng = np.random.default_rng(seed)
     flagged = rng.random(60) < 0.4
     scores = np.round(np.clip(0.3 * flagged + 0.7 * rng.random(60), 0, 1), 2)
@@ -61,7 +65,7 @@ def test_an_aim_that_nothing_serves_has_no_threshold() -> None:
 
 
 def test_thresholds_are_short_numbers_between_two_scores() -> None:
-    """Between 0.2 and 0.6 it is 0.4; between neighbouring floats it is the higher one; over all examples it may be 0."""
+    """Between 0.2 and 0.6 it is 0.4; between neighbouring floats the higher one; over all it may be 0."""
     assert choose(np.array([0.2, 0.6]), np.array([False, True]), Aim()) == 0.4
     above = float(np.nextafter(0.5, 1))
     assert choose(np.array([0.5, above]), np.array([False, True]), Aim()) == above
