@@ -64,7 +64,7 @@ async def create_moderations(request: Request, body: ModerationsRequest) -> Resp
 async def list_policies(request: Request) -> Response:
     """Every policy."""
     policies = _policies_of(request)
-    data = [_policy_body(policy) for policy in policies.policies] if policies else []
+    data = [policy_body(policy) for policy in policies.policies] if policies else []
     return json_reply(PolicyList(object="list", data=data, system=policies.system if policies else ""))
 
 
@@ -73,7 +73,8 @@ def _policies_of(request: Request) -> PolicySet | None:
     return None if watched is None else watched.content()
 
 
-def _policy_body(policy: Policy) -> PolicyBody:
+def policy_body(policy: Policy) -> PolicyBody:
+    """A policy as clients are told of it."""
     calibration = policy.calibration
     return PolicyBody(
         name=policy.name,

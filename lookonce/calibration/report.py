@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lookonce.calibration.tuning import Tuned, figures, lacks
 
-HEADINGS = ("flagged\nof n", "AUC", "ECE\nbefore", "ECE\nafter", "threshold", "precision", "recall", "F1")
+HEADINGS = ("flagged\nof n", "AUC", "ECE\nbefore", "ECE\nafter", "thres-\nhold", "preci-\nsion", "recall", "F1")
 
 
 def report(tuned: Sequence[Tuned], console: Console) -> None:
