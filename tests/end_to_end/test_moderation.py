@@ -196,7 +196,8 @@ def test_the_servers_policies_make_the_same_rows(
 
 def blocks(kind: str) -> list[str]:
     """The blocks of one kind in the documentation; "" is the commands'."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", DOCS.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOCS.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [text for name, text in found if name == kind]
 
 
 def test_the_documented_file_and_fault_are_so() -> None:

@@ -12,7 +12,7 @@ from lookonce.policy_files import NoPolicies, as_json, from_listed, read_file
 TEXT = """\
 system: "Judge: yes or no"
 policies:
-  - {name: a, question: "é \\"q\\": 'x' # y", labels: [yes, "no", null], flagged: [yes], threshold: 0.1, inputs: [image]}
+  - {name: a, question: "é \\"q\\": 'x' # y", labels: [yes, "no", null], threshold: 0.1, inputs: [image]}
   - {name: b, question: q, calibration: {temperature: 2, bias: -1.5e-3}}
 """
 
