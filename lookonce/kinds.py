@@ -115,7 +115,7 @@ def show_addresses(addresses: Sequence[str]) -> str:
 
 def read_domains(text: str) -> tuple[str, ...]:
     """Names of domains with commas between them, or `*.` and a name."""
-    domains = tuple(part.strip().lower().rstrip(".") for part in text.split(","))
+    domains = tuple(part.strip().lower().rstrip(".") for part in text.split(",")) if text.strip() else ()
     for domain in domains:
         if not DOMAIN.fullmatch(domain):
             raise typer.BadParameter(f"{domain!r} is not a domain: write example.org or *.example.org")

@@ -148,7 +148,7 @@ def models() -> Call[tuple[str, ...]]:
     return Call("GET", "/v1/models", replies.models)
 
 
-def ready(timeout_s: float) -> Call[Mapping[str, Any]]:
+def ready(timeout_s: float) -> Call[dict[str, Any]]:
     """/ready, whatever it says."""
     return Call("GET", "/ready", replies.ready, retried=False, timeout_s=timeout_s, taken=frozenset({503}))
 

@@ -1,6 +1,6 @@
 """`Client`: every call over httpx's blocking transport."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +108,7 @@ class Client:
         """The names of the served models."""
         return self._do(calls.models())
 
-    def ready(self) -> Mapping[str, Any]:
+    def ready(self) -> dict[str, Any]:
         """What /ready says, whether ready or not."""
         return self._do(calls.ready(READY_S))
 

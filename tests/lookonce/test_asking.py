@@ -146,7 +146,7 @@ ITEM = Item(key="k", name="a.png", pictures=(b"x",), id="7")
 
 
 def test_a_question_is_a_row() -> None:
-    """Names, answer, scores and tokens; what depends on the hour is left out, so that a row is the same in every run."""
+    """Names, answer, scores and tokens; times are left out, so that a row is the same in every run."""
     choices = [
         {"text": "yes", "logprob": -1, "probability": 0.12345678},
         {"text": "no", "logprob": -2, "probability": 0.8},

@@ -17,7 +17,14 @@ def test_the_version_is_told() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["--help"], ["serve", "--help"], ["vision", "--help"], ["inspect", "--help"], ["ask", "x.png", "-q", "?"], ["warm", "--help"]],
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["vision", "--help"],
+        ["inspect", "--help"],
+        ["ask", "x.png", "-q", "?"],
+        ["warm", "--help"],
+    ],
 )
 def test_what_needs_no_model_imports_no_torch(command: list[str]) -> None:
     """Help and questions come at once: neither torch nor transformers is imported."""
