@@ -72,7 +72,7 @@ def stopped_in_the_middle(photos: Path, output: Path, server: str, number: signa
 def test_a_stopped_run_goes_on_to_the_same_results(
     demo: Deployment, photos: Path, whole: bytes, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Killed or interrupted in the middle and started again, it asks what is missing alone; the results equal one run's."""
+    """Killed or interrupted and started again, it asks what is missing alone; the results equal one run's."""
     output = tmp_path / "out.jsonl"
     status, errors = stopped_in_the_middle(photos, output, demo.url, number)
     if number is signal.SIGINT:
