@@ -93,7 +93,11 @@ class VisionOnly:
             wait=self._pause_s,
             reraise=True,
         )
-        return await again(lambda: self._workers.encode(data, self._tenant, Deadline(ENCODE_S)))
+
+        async def encode() -> vision_pb2.Image:
+            return await self._workers.encode(data, self._tenant, Deadline(ENCODE_S))
+
+        return await again(encode)
 
     def _pause_s(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

@@ -37,6 +37,7 @@ from lookonce.client.errors import (
     TooOften,
     Unauthorized,
     UnreadableImage,
+    Untrusted,
 )
 from lookonce.client.retries import Retries
 from lookonce.client.sync import Client, Image
@@ -87,5 +88,6 @@ __all__ = [
     "TooOften",
     "Unauthorized",
     "UnreadableImage",
+    "Untrusted",
     "Usage",
 ]

@@ -143,9 +143,9 @@ def _moderation(given: list[Any], model: str | None) -> Call[tuple[Moderation, .
     return Call("POST", "/v1/moderations", replies.moderations, json=body)
 
 
-def policies() -> Call[Mapping[str, Any]]:
+def policies() -> Call[dict[str, Any]]:
     """The server's policies, as it lists them."""
-    return Call("GET", "/v1/policies", lambda body: body)
+    return Call("GET", "/v1/policies", dict)
 
 
 def models() -> Call[tuple[str, ...]]:
@@ -153,7 +153,7 @@ def models() -> Call[tuple[str, ...]]:
     return Call("GET", "/v1/models", replies.models)
 
 
-def ready(timeout_s: float) -> Call[Mapping[str, Any]]:
+def ready(timeout_s: float) -> Call[dict[str, Any]]:
     """/ready, whatever it says."""
     return Call("GET", "/ready", replies.ready, retried=False, timeout_s=timeout_s, taken=frozenset({503}))
 

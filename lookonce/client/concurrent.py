@@ -1,7 +1,7 @@
 """`AsyncClient`: every call over httpx's async transport."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +113,7 @@ class AsyncClient:
         ]
         return (*found, *(await self._do(calls.moderate_texts(texts, model)) if texts else ()))
 
-    async def policies(self) -> Mapping[str, Any]:
+    async def policies(self) -> dict[str, Any]:
         """The server's policies, as /v1/policies lists them."""
         return await self._do(calls.policies())
 
@@ -121,7 +121,7 @@ class AsyncClient:
         """The names of the served models."""
         return await self._do(calls.models())
 
-    async def ready(self) -> Mapping[str, Any]:
+    async def ready(self) -> dict[str, Any]:
         """What /ready says, whether ready or not."""
         return await self._do(calls.ready(READY_S))
 

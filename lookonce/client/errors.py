@@ -5,7 +5,8 @@ LookonceError
     ├── UnreadableImage      a file that was given as an image cannot be read
     ├── NothingAnswers       there is no server at the URL, or the connection broke
     │   ├── TimedOut         it did not answer in time
-    │   └── BadUrl           the URL cannot be a server's
+    │   ├── BadUrl           the URL cannot be a server's
+    │   └── Untrusted        its certificate is not one that we trust
     ├── BrokenReply          the reply is not one of ours
     ├── StreamBroken         a stream ended before every question had its answer
     └── ServerRefused        the server answered with an error: `status`, `code`, `param`, `retry_after_s`, `request_id`
@@ -42,6 +43,10 @@ class TimedOut(NothingAnswers):
 
 class BadUrl(NothingAnswers):
     """The URL cannot be a server's."""
+
+
+class Untrusted(NothingAnswers):
+    """The server's certificate is not one that we trust."""
 
 
 class BrokenReply(ClientError):

@@ -112,10 +112,10 @@ def models(body: Json) -> tuple[str, ...]:
     return tuple(_get(each, "id", str) for each in _objects(body, "data"))
 
 
-def ready(body: Json) -> Json:
+def ready(body: Json) -> dict[str, Any]:
     """A reply of /ready. Raises `BrokenReply`."""
     _get(body, "status", str)
-    return body
+    return dict(body)
 
 
 def refusal(status: int, reason: str, body: Json, retry_after_s: float | None, request_id: str | None) -> ServerRefused:

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from lookonce.client.errors import BadUrl, Busy, NothingAnswers, ServerRefused, TimedOut, TooOften
+from lookonce.client.errors import BadUrl, Busy, NothingAnswers, ServerRefused, TimedOut, TooOften, Untrusted
 
 BAD_GATEWAY = 502
 
@@ -40,7 +40,7 @@ def may_help(error: BaseException, retries: Retries) -> bool:
     if isinstance(error, ServerRefused):
         wait_s = error.retry_after_s or 0.0
         return wait_s <= retries.longest_s and (isinstance(error, Busy | TooOften) or error.status == BAD_GATEWAY)
-    return isinstance(error, NothingAnswers) and not isinstance(error, TimedOut | BadUrl)
+    return isinstance(error, NothingAnswers) and not isinstance(error, TimedOut | BadUrl | Untrusted)
 
 
 def pause_s(error: BaseException | None, attempt: int, retries: Retries) -> float:

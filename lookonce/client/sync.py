@@ -1,6 +1,6 @@
 """`Client`: every call over httpx's blocking transport."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ class Client:
         found = [result for picture in images for result in self._do(calls.moderate_image(load(picture), model))]
         return (*found, *(self._do(calls.moderate_texts(texts, model)) if texts else ()))
 
-    def policies(self) -> Mapping[str, Any]:
+    def policies(self) -> dict[str, Any]:
         """The server's policies, as /v1/policies lists them."""
         return self._do(calls.policies())
 
@@ -112,7 +112,7 @@ class Client:
         """The names of the served models."""
         return self._do(calls.models())
 
-    def ready(self) -> Mapping[str, Any]:
+    def ready(self) -> dict[str, Any]:
         """What /ready says, whether ready or not."""
         return self._do(calls.ready(READY_S))
 

@@ -11,7 +11,7 @@ import httpx
 
 from lookonce.client import replies
 from lookonce.client.calls import Call
-from lookonce.client.errors import BadUrl, BrokenReply, ClientError, NothingAnswers, TimedOut
+from lookonce.client.errors import BadUrl, BrokenReply, ClientError, NothingAnswers, TimedOut, Untrusted
 from lookonce.client.retries import retry_after_s
 
 Value = TypeVar("Value")
@@ -78,6 +78,11 @@ class Place:
         """The error that something of httpx's stands for."""
         if not is_url(self.server):
             return BadUrl(f"nothing answers at {self.server}: check the URL, it is not http://HOST:PORT")
+        if _is_untrusted(exc):
+            return Untrusted(
+                f"the certificate of {self.server} is not trusted: name its authority's file, ca= here and "
+                "SSL_CERT_FILE in the environment"
+            )
         if isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout) or not isinstance(exc, httpx.TimeoutException):
             return NothingAnswers(
                 f"nothing answers at {self.server}: check the URL, or start a server with 'lookonce serve --model demo'"
@@ -93,6 +98,13 @@ def is_url(server: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
+
+
+def _is_untrusted(exc: BaseException | None) -> bool:
+    """Whether a certificate's check is at the bottom of it."""
+    while exc is not None and not isinstance(exc, ssl.SSLCertVerificationError):
+        exc = exc.__cause__ or exc.__context__
+    return exc is not None
 
 
 # What httpx raises where a server cannot be reached, breaks off, or cannot be one.

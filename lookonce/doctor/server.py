@@ -1,6 +1,6 @@
 """The gateway, through its own /ready."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from lookonce.client import Client
@@ -19,7 +19,7 @@ def examine_server(client: Client) -> list[Finding]:
         return [fail(subject, str(exc), "start it, or correct --server")]
 
 
-def judge_ready(subject: str, state: Mapping[str, Any]) -> Iterator[Finding]:
+def judge_ready(subject: str, state: dict[str, Any]) -> Iterator[Finding]:
     """What /ready said."""
     problems = [
         f"{half} {worker['address']}: {worker['problem'] or 'not paired'}"

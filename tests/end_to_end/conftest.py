@@ -39,3 +39,11 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     model_dir = make(family, root / "model")
     with redis_server(root / "store", kind) as store, deploy(model_dir, store.url, root) as deployment:
         yield Served(family, model_dir, deployment, store, Workshop(model_dir))
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The demo model served, for the tests that leave it as it was."""
+    root = tmp_path_factory.mktemp("demo")
+    with redis_server(root / "store") as store, deploy("demo", store.url, root) as deployment:
+        yield deployment

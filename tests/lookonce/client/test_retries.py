@@ -5,8 +5,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from lookonce.client.errors import Busy, NothingAnswers
-from lookonce.client.retries import Retries, pause_s, retry_after_s
+from lookonce.client.errors import BadUrl, Busy, NothingAnswers, TimedOut
+from lookonce.client.retries import Retries, may_help, pause_s, retry_after_s
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 PATIENT = Retries(times=5, first_s=0.5, longest_s=3.0)
@@ -38,6 +38,14 @@ def test_a_pause_is_the_servers_or_doubles() -> None:
     assert [pause_s(lost, attempt, PATIENT) for attempt in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 3.0]
     assert pause_s(Busy(503, "x", retry_after_s=2.5), 1, PATIENT) == 2.5
     assert pause_s(Busy(503, "x"), 2, PATIENT) == 1.0
+
+
+def test_what_cannot_end_better_is_not_tried_again() -> None:
+    """No URL becomes one by waiting; a lost connection may come back."""
+    assert may_help(NothingAnswers("gone"), PATIENT)
+    assert not may_help(BadUrl("none"), PATIENT)
+    assert not may_help(TimedOut("slow"), PATIENT)
+    assert not may_help(ValueError("ours"), PATIENT)
 
 
 @pytest.mark.parametrize("wrong", [{"times": -1}, {"first_s": -0.1}, {"longest_s": -1.0}])
