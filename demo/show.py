@@ -8,14 +8,12 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lookonce.answer_rows import AnswerRow, rows, saved
-from lookonce.asking import image_url
-from lookonce.client import Client
+from lookonce.client import Answers, Client, Sampling
 from lookonce.launcher import with_deployment
 from lookonce.models import model_dir, named
 from lookonce.serve_settings import LOOPBACK, from_environment, serve_settings
@@ -44,10 +42,9 @@ def pictures() -> list[Picture]:
     ]
 
 
-def ask(client: Client, picture: Picture) -> dict[str, Any]:
-    """The server's reply to all the questions about a picture, asked as one request."""
-    questions = [{"text": text} for text in picture.questions]
-    return client.answers({"images": [image_url(str(picture.path))], "questions": questions, "temperature": 0})
+def ask(client: Client, picture: Picture) -> Answers:
+    """The server's answers to all the questions about a picture, asked as one request."""
+    return client.ask(picture.path, picture.questions, Sampling(temperature=0))
 
 
 def is_right(row: AnswerRow, expected: str) -> bool:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import answers, chat, handlers, openapi, playground, status, uploads
+from gateway import answers, chat, handlers, moderations, openapi, playground, status, uploads
 from gateway.door import Door
 from gateway.metrics import Metrics, Timed
 from gateway.named import Named
@@ -16,7 +16,7 @@ from gateway.settings import GatewaySettings
 from gateway.tenant import Tenants
 from rpc.peers import Identity
 
-ROUTERS = (chat.router, answers.router, uploads.router, status.router, playground.router)
+ROUTERS = (chat.router, answers.router, moderations.router, uploads.router, status.router, playground.router)
 DESCRIPTION = "Look once, ask many: questions about images, answered by a vision and a language half."
 
 
@@ -24,8 +24,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     """The gateway's ASGI application.
 
     Raises:
-        ValueError: the tokens file holds a line that is not `TOKEN TENANT`; a certificate cannot be used.
-        OSError: the tokens file cannot be read.
+        ValueError: the tokens file holds a line that is not `TOKEN TENANT`; a certificate cannot be used; the policies
+            file is no good.
+        OSError: the tokens file or the policies file cannot be read.
     """
     metrics = Metrics()
     identity = Identity(settings.peers)
@@ -44,6 +45,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redoc_url=None,
         responses={"default": {"model": ErrorBody, "description": "OpenAI's error object"}},
     )
+    app.state.policies = moderations.open_policies(settings.policies)
     for router in ROUTERS:
         app.include_router(router)
     handlers.install(app)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from gateway.errors import BadRequest
 from gateway.schema import SamplingFields
 from gateway.schema_answers import AnswersRequest, QuestionBody
-from gateway.schema_chat import ChatRequest, TextPart
+from gateway.schema_chat import ChatRequest, ImagePart, TextPart
+from gateway.schema_moderations import ModerationsRequest
 from gateway.schema_video import VideoPart
 from gateway.settings import Limits
 
@@ -51,6 +52,25 @@ def check_answers(request: AnswersRequest, limits: Limits) -> None:
     for place, question in enumerate(request.questions):
         _check_question(question, f"questions[{place}]", limits)
     _check_sampling(request, limits)
+
+
+def check_moderations(request: ModerationsRequest, limits: Limits) -> None:
+    """Checks the numbers of texts and images and every length.
+
+    Raises:
+        BadRequest: the first field over its limit, by name, with the limit.
+    """
+    if isinstance(request.input, str):
+        _at_most(len(request.input), limits.text_chars, "input", "characters")
+        return
+    images = sum(isinstance(item, ImagePart) for item in request.input)
+    _at_most(images, limits.images, "input", "images")
+    _at_most(len(request.input) - images, limits.questions, "input", "texts")
+    for place, item in enumerate(request.input):
+        if isinstance(item, str):
+            _at_most(len(item), limits.text_chars, f"input[{place}]", "characters")
+        elif isinstance(item, TextPart):
+            _at_most(len(item.text), limits.text_chars, f"input[{place}].text", "characters")
 
 
 def _check_question(question: QuestionBody, param: str, limits: Limits) -> None:

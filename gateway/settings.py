@@ -98,6 +98,7 @@ class GatewaySettings:
         scrape_timeout_s: Seconds that /ready and /metrics wait for a worker.
         grace_s: Seconds that running requests have to end when the process is told to stop.
         tokens_file: File of `TOKEN TENANT` lines. None: nobody needs a token, and everybody is tenant "public".
+        policies: YAML file of the policies that /v1/moderations holds inputs against. None: that route answers 404.
         fetch: What is fetched from the network.
         rates: How often tenants may ask.
         tls: What this gateway's own port shows its clients.
@@ -115,6 +116,7 @@ class GatewaySettings:
     scrape_timeout_s: float = 2.0
     grace_s: float = 20.0
     tokens_file: str | None = None
+    policies: str | None = None
     fetch: FetchSettings = field(default_factory=FetchSettings)
     rates: RateSettings = field(default_factory=RateSettings)
     tls: TlsSettings = field(default_factory=TlsSettings)

@@ -1,12 +1,10 @@
-"""A reply to questions as rows of a table, and what was saved. Pure."""
+"""Answers as rows of a table, and what was saved. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lookonce.amounts import counted, percent_text, seconds_text
-
-Json = dict[str, Any]
+from lookonce.client.values import Answer, Answers, Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,46 +46,44 @@ class Saved:
     def __str__(self) -> str:
         tokens = f"{self.reused_tokens:,} of {counted(self.prompt_tokens, 'prompt token')}"
         share = percent_text(self.reused_tokens, self.prompt_tokens)
-        return (
-            f"Saved: {tokens} ({share}) were not computed again; "
-            f"{self.images_hit} of {counted(self.images, 'image')} needed no encoding."
-        )
+        return f"Saved: {tokens} ({share}) were not computed again; {self.of_images()}."
+
+    def of_images(self) -> str:
+        """What was saved of the vision half's work."""
+        return f"{self.images_hit:,} of {counted(self.images, 'image')} needed no encoding"
 
 
-def rows(questions: Sequence[str], reply: Json) -> list[AnswerRow]:
-    """A row for each question, from a reply of /v1/answers."""
-    return [_row(question, answer) for question, answer in zip(questions, reply["answers"], strict=True)]
+def rows(questions: Sequence[str], answers: Answers) -> list[AnswerRow]:
+    """A row for each question."""
+    return [_row(question, answer) for question, answer in zip(questions, answers, strict=True)]
 
 
-def _row(question: str, answer: Json) -> AnswerRow:
-    error = answer.get("error")
-    if error:
-        return AnswerRow(question, str(error["message"]), "", "", "", failed=True)
-    told, usage = answer["lookonce"], answer["usage"]
-    reused = f"{usage['prompt_tokens_details']['cached_tokens']} of {usage['prompt_tokens']}"
-    text = _with_choices(str(answer["text"]), answer.get("choices") or ())
-    return AnswerRow(question, text, seconds_text(told["time_s"]), _states(told["image_cache"]), reused, failed=False)
+def _row(question: str, answer: Answer) -> AnswerRow:
+    if answer.error:
+        return AnswerRow(question, answer.error.message, "", "", "", failed=True)
+    reused = f"{answer.cached_tokens} of {answer.usage.prompt_tokens}"
+    text = _with_choices(answer.text, answer.choices)
+    return AnswerRow(question, text, seconds_text(answer.time_s or 0.0), _states(answer), reused, failed=False)
 
 
-def _with_choices(text: str, choices: Iterable[Json]) -> str:
+def _with_choices(text: str, choices: Iterable[Choice]) -> str:
     """`yes  (yes 97 %, no 3 %)`, the likeliest first."""
-    ordered = sorted(choices, key=lambda choice: -float(choice["probability"]))
-    shares = ", ".join(f"{choice['text']} {percent_text(choice['probability'], 1)}" for choice in ordered)
+    ordered = sorted(choices, key=lambda choice: -choice.probability)
+    shares = ", ".join(f"{choice.text} {percent_text(choice.probability, 1)}" for choice in ordered)
     return f"{text}  ({shares})" if shares else text
 
 
-def _states(states: Sequence[str]) -> str:
+def _states(answer: Answer) -> str:
     """`hit`, or `hit, miss` where images differ."""
-    return ", ".join(dict.fromkeys(states))
+    return ", ".join(dict.fromkeys(answer.image_cache))
 
 
-def saved(replies: Iterable[Json]) -> Saved:
-    """The sum over replies of /v1/answers."""
+def saved(replies: Iterable[Answers]) -> Saved:
+    """The sum over replies."""
     images = hits = prompt = reused = 0
     for reply in replies:
-        states = reply["lookonce"]["image_cache"]
-        images += len(states)
-        hits += states.count("hit")
-        prompt += reply["usage"]["prompt_tokens"]
-        reused += reply["lookonce"]["prefix_tokens_reused"]
+        images += len(reply.image_cache)
+        hits += reply.image_cache.count("hit")
+        prompt += reply.usage.prompt_tokens
+        reused += reply.prefix_tokens_reused
     return Saved(images, hits, prompt, reused)

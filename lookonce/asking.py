@@ -1,10 +1,8 @@
-"""`lookonce ask`: questions about pictures, answers in a table, and what was saved."""
+"""What `lookonce ask` asks of each image, its rows of results, and how answers are shown."""
 
-import asyncio
-import base64
 import json
-import mimetypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,37 +11,131 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lookonce.answer_rows import AnswerRow, rows, saved
-from lookonce.client import Client
+from lookonce.answer_rows import AnswerRow, rows
+from lookonce.bulk.errors import RunEnded
+from lookonce.bulk.progress import HITS, IMAGES, PROMPT_TOKENS, REUSED_TOKENS, saved_text
+from lookonce.bulk.run import Tally
+from lookonce.bulk.work import Column, Done, Item, Kind, Row
+from lookonce.client import AsyncClient
+from lookonce.client.calls import Sampling
+from lookonce.client.errors import Forbidden, NothingAnswers, TimedOut, Unauthorized
+from lookonce.client.values import Answer, Answers, Question
 from lookonce.errors import UnreadableFile
 
-Json = dict[str, Any]
-
-ID_PREFIX = "img_"
-ID_SCHEME = "image:"
+# Of what a float of a model's is told: the rest differs with what ran beside it.
+DIGITS = 6
+COLUMNS = (
+    Column("image"),
+    Column("id"),
+    Column("image_id"),
+    Column("question_id"),
+    Column("question"),
+    Column("answer"),
+    Column("finish_reason"),
+    Column("probabilities", Kind.SCORES),
+    Column("prompt_tokens", Kind.INTEGER),
+    Column("completion_tokens", Kind.INTEGER),
+    Column("error"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person wants to know.
+    """What a person wants to know of every image that brings no questions of its own.
 
     Attributes:
-        images: Files, or ids of images that the server knows (`img_…`).
         questions: Each is asked about every image.
-        choices: Where given, each question is scored over them.
-        together: The images are one album, not asked about one by one.
+        choices: Where given, each of them is scored over these.
         max_tokens: The longest answer; None leaves it to the server.
     """
 
-    images: tuple[str, ...]
     questions: tuple[str, ...]
     choices: tuple[str, ...] = ()
-    together: bool = False
     max_tokens: int | None = None
 
-    def groups(self) -> list[tuple[str, ...]]:
-        """The images of each request."""
-        return [self.images] if self.together or not self.images else [(image,) for image in self.images]
+    def of(self, item: Item) -> tuple[Question, ...]:
+        """The questions about an item."""
+        return item.questions or tuple(Question(text, choices=self.choices) for text in self.questions)
+
+
+class Asking:
+    """Questions about each item, asked of a server."""
+
+    columns: Sequence[Column] = COLUMNS
+
+    def __init__(self, asked: Asked, client: AsyncClient) -> None:
+        self._asked = asked
+        self._client = client
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What a journal has to agree with."""
+        asked = self._asked
+        return {"questions": asked.questions, "choices": asked.choices, "max_tokens": asked.max_tokens}
+
+    async def ask(self, item: Item) -> Done:
+        """Asks all of an item's questions as one request."""
+        questions = self._asked.of(item)
+        if not questions:
+            return self.failed(item, "there is no question: the source has none, and no -q was given")
+        with ending_the_run():
+            answers = await self._client.ask(item.pictures, questions, Sampling(max_tokens=self._asked.max_tokens))
+        told = [_row(item, answers, question, answer) for question, answer in zip(questions, answers, strict=True)]
+        return Done(told, failed=answers.failed, counts=_counts(answers), detail=(questions, answers))
+
+    def failed(self, item: Item, error: str) -> Done:
+        """A row for every question that was to be asked, or one where there is none."""
+        asked = self._asked.of(item) or (Question(""),)
+        told = [_failed_row(item, question, error) for question in asked]
+        return Done(told, failed=True)
+
+
+@contextmanager
+def ending_the_run() -> Iterator[None]:
+    """Ends a run where the server is gone or does not take the token, which every other image would meet too."""
+    try:
+        yield
+    except TimedOut:
+        raise
+    except (NothingAnswers, Unauthorized, Forbidden) as exc:
+        raise RunEnded(str(exc)) from exc
+
+
+def _row(item: Item, answers: Answers, question: Question, answer: Answer) -> Row:
+    if answer.error:
+        return _failed_row(item, question, answer.error.message) | {"image_id": ", ".join(answers.images)}
+    shares = {choice.text: round(choice.probability, DIGITS) for choice in answer.choices}
+    return {
+        **_named(item, question),
+        "image_id": ", ".join(answers.images),
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "probabilities": shares or None,
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "completion_tokens": answer.usage.completion_tokens,
+    }
+
+
+def _failed_row(item: Item, question: Question, error: str) -> dict[str, Any]:
+    return {**_named(item, question), "finish_reason": "error", "error": error}
+
+
+def _named(item: Item, question: Question) -> dict[str, Any]:
+    return {
+        "image": item.name,
+        "id": item.id or None,
+        "question_id": question.id or None,
+        "question": question.text or None,
+    }
+
+
+def _counts(answers: Answers) -> dict[str, int]:
+    return {
+        IMAGES: len(answers.image_cache),
+        HITS: answers.image_cache.count("hit"),
+        PROMPT_TOKENS: answers.usage.prompt_tokens,
+        REUSED_TOKENS: answers.prefix_tokens_reused,
+    }
 
 
 def read_questions(path: Path) -> list[str]:
@@ -51,78 +143,52 @@ def read_questions(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise UnreadableFile(f"cannot read the questions in {path}: {_why(exc)}") from exc
+        why = exc.strerror or str(exc) if isinstance(exc, OSError) else "it is not UTF-8"
+        raise UnreadableFile(f"cannot read the questions in {path}: {why}") from exc
     return [line.strip() for line in lines if line.strip()]
 
 
-def image_url(image: str) -> str:
-    """What the server takes for an image: a data URL of the file, or the id. Raises `UnreadableFile`."""
-    if image.removeprefix(ID_SCHEME).startswith(ID_PREFIX) and not Path(image).exists():
-        return ID_SCHEME + image.removeprefix(ID_SCHEME)
-    try:
-        data = Path(image).read_bytes()
-    except OSError as exc:
-        raise UnreadableFile(f"cannot read the image {image}: {_why(exc)}") from exc
-    guessed, _ = mimetypes.guess_type(image)
-    # The server looks at the bytes; the type only has to be an image's or a video's.
-    kind = guessed if guessed and guessed.startswith(("image/", "video/")) else "image/*"
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _why(exc: OSError | UnicodeDecodeError) -> str:
-    return exc.strerror or str(exc) if isinstance(exc, OSError) else "it is not UTF-8"
-
-
-def requests(asked: Asked) -> Iterator[tuple[str, Json]]:
-    """A title and the body of each request. Raises `UnreadableFile`."""
-    choices = {"choices": list(asked.choices)} if asked.choices else {}
-    questions = [{"text": text, **choices} for text in asked.questions]
-    limit = {} if asked.max_tokens is None else {"max_tokens": asked.max_tokens}
-    for group in asked.groups():
-        title = ", ".join(Path(image).name for image in group)
-        yield title, {"images": [image_url(image) for image in group], "questions": questions, **limit}
-
-
-def ask(asked: Asked, client: Client, show: "Shown") -> bool:
-    """Asks, shows every reply as it comes and what was saved; whether every question was answered."""
-    replies = []
-    for title, request in requests(asked):
-        reply = client.answers(request)
-        show.reply(title, asked.questions, reply)
-        replies.append(reply)
-    show.saved(replies)
-    return not any(answer.get("error") for reply in replies for answer in reply["answers"])
-
-
-async def ask_in_thread(asked: Asked, client: Client, show: "Shown") -> bool:
-    """The same, beside a deployment that is watched."""
-    return await asyncio.to_thread(ask, asked, client, show)
-
-
 class Shown:
-    """Replies as tables. `as_json` prints each raw reply on a line of its own instead."""
+    """Answers as tables, as they come.
 
-    def __init__(self, console: Console, *, as_json: bool) -> None:
-        self._console = console
+    Args:
+        out: For the answers.
+        errors: For the images that failed.
+        as_json: Print each raw reply on a line of its own instead.
+        alone: There is only one image, which an error need not name.
+    """
+
+    def __init__(self, out: Console, errors: Console, *, as_json: bool, alone: bool) -> None:
+        self._out = out
+        self._errors = errors
         self._as_json = as_json
+        self._alone = alone
 
-    def reply(self, title: str, questions: Sequence[str], reply: Json) -> None:
-        """One reply."""
-        if self._as_json:
-            self._console.out(json.dumps(reply, ensure_ascii=False), highlight=False)
+    def done(self, item: Item, done: Done) -> None:
+        """What came of one item."""
+        if done.detail is None:
+            self._failed(item, str(done.rows[0]["error"]))
             return
-        self._console.print(_heading(title, reply), soft_wrap=True)
-        self._console.print(_table(rows(questions, reply)))
+        questions, answers = done.detail
+        if self._as_json:
+            self._out.out(json.dumps(answers.raw, ensure_ascii=False), highlight=False)
+            return
+        title = ", ".join(Path(each).name if isinstance(each, str) else item.name for each in item.pictures)
+        self._out.print(_heading(title, answers), soft_wrap=True)
+        self._out.print(_table(rows([question.text for question in questions], answers)))
 
-    def saved(self, replies: Sequence[Json]) -> None:
-        """What the replies together saved."""
-        if not self._as_json:
-            self._console.print(Text(str(saved(replies)), "bold"), soft_wrap=True)
+    def saved(self, tally: Tally) -> None:
+        """What the answers together saved."""
+        if not self._as_json and tally.counts:
+            self._out.print(Text(saved_text(tally), "bold"), soft_wrap=True)
+
+    def _failed(self, item: Item, error: str) -> None:
+        named = error if self._alone else f"{item.name}: {error}"
+        self._errors.print(Text().append("error: ", "bold red").append(named), soft_wrap=True)
 
 
-def _heading(title: str, reply: Json) -> Text:
-    images = zip(reply["images"], reply["lookonce"]["image_cache"], strict=True)
-    states = (f"{image} {state}" for image, state in images)
+def _heading(title: str, answers: Answers) -> Text:
+    states = (f"{image} {state}" for image, state in zip(answers.images, answers.image_cache, strict=True))
     return Text(title or "no image", "bold") + Text(f"  {', '.join(states)}", "not bold dim")
 
 

@@ -3,7 +3,6 @@
 What needs torch is imported only by the command that needs it, so that --help and `ask` come at once.
 """
 
-import asyncio
 import importlib.metadata
 import sys
 from pathlib import Path
@@ -12,17 +11,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lookonce import alone, benching, serving, size_command
-from lookonce.asking import Asked, Shown, ask_in_thread, read_questions
-from lookonce.asking import ask as ask_server
-from lookonce.client import DEFAULT_SERVER, Client
+from lookonce import (
+    alone,
+    ask_command,
+    benching,
+    calibrate_command,
+    moderate_command,
+    serving,
+    size_command,
+    warm_command,
+)
+from lookonce.bulk_options import Token
+from lookonce.client import DEFAULT_SERVER
 from lookonce.doctor.examination import Targets, examine, report
-from lookonce.errors import ChildDied, LookonceError, NothingAnswers, Stopped
+from lookonce.errors import ChildDied, LookonceError, Stopped
 from lookonce.kinds import read_addresses
-from lookonce.launcher import with_deployment
-from lookonce.models import DEMO, DEMO_DIR, model_dir, named
+from lookonce.models import DEMO, DEMO_DIR, model_dir
 from lookonce.options import PREFIX
-from lookonce.serve_settings import LOOPBACK, from_environment, serve_settings
 from lookonce.serving import INTERRUPTED
 from lookonce.terminal import Terminal
 from rpc.peers import PeerSettings
@@ -35,12 +40,12 @@ app = typer.Typer(
 )
 serving.add_command(app)
 alone.add_commands(app)
+ask_command.add_command(app)
+warm_command.add_command(app)
+moderate_command.add_command(app)
+calibrate_command.add_command(app)
 benching.add_command(app)
 size_command.add_command(app)
-
-Token = Annotated[
-    str | None, typer.Option(envvar="LOOKONCE_TOKEN", show_envvar=False, help="The server's token, where it wants one.")
-]
 
 
 def main() -> None:
@@ -77,72 +82,6 @@ def _version() -> str:
         return importlib.metadata.version("lookonce")
     except importlib.metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-@app.command()
-def ask(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE…", help="Picture files, or ids: img_….")],
-    question: Annotated[list[str] | None, typer.Option("--question", "-q", help="Repeat it for more.")] = None,
-    questions: Annotated[Path | None, typer.Option(metavar="FILE", help="A file of questions, one a line.")] = None,
-    choices: Annotated[str | None, typer.Option(metavar="A,B,…", help="Score each question over these words.")] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", envvar="LOOKONCE_SERVER", show_envvar=False, help=f"Default: {DEFAULT_SERVER}."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="DIR|demo", help="Start a server of this model for the call.")
-    ] = None,
-    together: Annotated[bool, typer.Option("--together", help="Ask about all images at once, as an album.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the server's replies, one a line.")] = False,
-    max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="The longest answer.")] = None,
-    token: Token = None,
-) -> None:
-    """Ask questions about pictures; answers in a table, with what was saved."""
-    if server and model:
-        raise typer.BadParameter("give --server or --model, not both")
-    asked = Asked(tuple(images), _questions(question, questions), _choices(choices), together, max_tokens)
-    shown = Shown(Console(highlight=False), as_json=as_json)
-    raise typer.Exit(0 if _ask(asked, shown, server, model, token) else 1)
-
-
-def _ask(asked: Asked, shown: Shown, server: str | None, model: str | None, token: str | None) -> bool:
-    if model:
-        return _ask_local(asked, shown, model, token)
-    with Client(server or DEFAULT_SERVER, token) as client:
-        if server is None and not client.is_there():
-            raise NothingAnswers(
-                f"nothing answers at {DEFAULT_SERVER}: start 'lookonce serve --model demo' in another terminal, "
-                "or give --model DIR or --server URL"
-            )
-        return ask_server(asked, client, shown)
-
-
-def _ask_local(asked: Asked, shown: Shown, model: str, token: str | None) -> bool:
-    values = from_environment(model=model_dir(model), host=LOOPBACK, port=0)
-    settings = serve_settings(named(values))
-    errors = Console(stderr=True, highlight=False)
-
-    async def work(url: str) -> bool:
-        with Client(url, token) as client:
-            return await ask_in_thread(asked, client, shown)
-
-    return asyncio.run(with_deployment(settings, Terminal(errors, errors, settings.log_level), work))
-
-
-def _questions(given: list[str] | None, file: Path | None) -> tuple[str, ...]:
-    questions = (*(given or ()), *(read_questions(file) if file else ()))
-    if not questions:
-        raise typer.BadParameter("ask something: -q QUESTION, or --questions FILE")
-    return questions
-
-
-def _choices(text: str | None) -> tuple[str, ...]:
-    if text is None:
-        return ()
-    choices = tuple(choice.strip() for choice in text.split(","))
-    if not all(choices) or len(set(choices)) != len(choices):
-        raise typer.BadParameter("write different words with commas between them: yes,no", param_hint="--choices")
-    return choices
 
 
 @app.command()

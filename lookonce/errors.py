@@ -8,8 +8,8 @@ LookonceError              one clear line, which says what to do next
 ├── Stopped                a signal ended the deployment; not a failure
 ├── UnreadableFile         a file that was named cannot be read
 ├── NoBenchmarks           the benchmarks are not in this installation
-├── NothingAnswers         there is no server at a URL
-└── ServerRefused          the server answered with an error
+├── ClientError            what a server's client raises: see client/errors.py
+└── BulkError              what ends a run over many images: see bulk/errors.py
 """
 
 import signal
@@ -71,15 +71,3 @@ class UnreadableFile(LookonceError):
 
 class NoBenchmarks(LookonceError):
     """The benchmarks are not here."""
-
-
-class NothingAnswers(LookonceError):
-    """There is no server at a URL, or it does not answer."""
-
-
-class ServerRefused(LookonceError):
-    """The server answered with an error, whose message this is."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"the server refused ({status}): {message}")
-        self.status = status

@@ -33,6 +33,7 @@ BY_NAME: Mapping[str, Kind] = {
     "domains": kinds.DOMAINS,
     "kv_disk_dir": kinds.FILE,
     "tokens_file": kinds.FILE,
+    "policies": kinds.FILE,
     "cert": kinds.FILE,
     "key": kinds.FILE,
     "ca": kinds.FILE,

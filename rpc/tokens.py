@@ -1,22 +1,17 @@
 """Bearer tokens: whose each one is. They are kept as digests and read again when their file changes."""
 
 import hashlib
-import logging
-import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from rpc.watched import Watched
 
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Of a token that may speak for every tenant: a gateway's, a language worker's.
 ANY_TENANT = "*"
 BEARER = "bearer "
-# A changed file counts from the first request this long after it was last looked at.
-LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +84,8 @@ class WatchedTokens:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._stamp = _stamp(path)
-        self._tokens = read_tokens(path)
-        self._looked = time.monotonic()
+        self._watched = Watched(path, read_tokens, "tokens")
 
     def tenant(self, authorization: str) -> str | None:
         """The tenant of `Bearer TOKEN`; None where this is not one of the tokens."""
-        if time.monotonic() - self._looked >= LOOK_S:
-            self._look()
-        return self._tokens.tenant(authorization)
-
-    def _look(self) -> None:
-        self._looked = time.monotonic()
-        try:
-            stamp = _stamp(self._path)
-            if stamp == self._stamp:
-                return
-            # Also where it is no good: it is told of once.
-            self._stamp = stamp
-            self._tokens = read_tokens(self._path)
-        except (OSError, ValueError) as exc:
-            logger.error("the tokens stay as they were: %s", exc)  # noqa: TRY400 - the message says it all
-        else:
-            logger.info("tokens read again", extra={"tokens": len(self._tokens.by_digest)})
-
-
-def _stamp(path: str) -> tuple[int, int, int]:
-    """What differs when a file has changed or another took its place."""
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        return self._watched.content().tenant(authorization)

@@ -41,9 +41,9 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield Served(family, model_dir, deployment, store, Workshop(model_dir))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The demo model over a store of its own, for the clients that people have."""
+    """The demo model served, for the tests that leave it as it was."""
     root = tmp_path_factory.mktemp("demo")
     with redis_server(root / "store") as store, deploy("demo", store.url, root) as deployment:
         yield deployment

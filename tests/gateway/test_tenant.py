@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import Unauthorized
 from gateway.tenant import Tenants
-from rpc import tokens
+from rpc import watched
 from rpc.tokens import read_tokens
 from tests.gateway.conftest import Line, StartLine
 
@@ -63,7 +63,7 @@ async def test_changed_tokens_count_without_a_restart(
     guarded: Line, tokens_file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A token that is added lets in, one that is taken away no longer does; a bad file leaves all as it was."""
-    monkeypatch.setattr(tokens, "LOOK_S", 0.0)
+    monkeypatch.setattr(watched, "LOOK_S", 0.0)
 
     async def status(token: str) -> int:
         return (await guarded.client.get("/v1/images/img_a", headers={"Authorization": f"Bearer {token}"})).status_code

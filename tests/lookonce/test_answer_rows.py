@@ -1,7 +1,14 @@
 """Replies as rows of a table."""
 
 from lookonce.answer_rows import AnswerRow, rows, saved
-from tests.lookonce.replies import answer, failed, reply
+from lookonce.client.replies import answers
+from lookonce.client.values import Answers
+from tests.lookonce.replies import Json, answer, failed
+from tests.lookonce.replies import reply as json_reply
+
+
+def reply(*given: Json, states: tuple[str, ...] = ("miss",)) -> Answers:
+    return answers(json_reply(*given, states=states))
 
 
 def test_each_question_is_a_row() -> None:
@@ -15,7 +22,7 @@ def test_each_question_is_a_row() -> None:
 
 def test_choices_are_shown_with_their_probabilities() -> None:
     """The likeliest choice comes first."""
-    choices = [{"text": "yes", "probability": 0.088}, {"text": "no", "probability": 0.912}]
+    choices = [{"text": text, "logprob": -1.0, "probability": share} for text, share in (("yes", 0.088), ("no", 0.912))]
     assert rows(["a?"], reply(answer("no", choices=choices)))[0].answer == "no  (no 91 %, yes 9 %)"
 
 

@@ -17,7 +17,14 @@ def test_the_version_is_told() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["--help"], ["serve", "--help"], ["vision", "--help"], ["inspect", "--help"], ["ask", "x.png", "-q", "?"]],
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["vision", "--help"],
+        ["inspect", "--help"],
+        ["ask", "x.png", "-q", "?"],
+        ["warm", "--help"],
+    ],
 )
 def test_what_needs_no_model_imports_no_torch(command: list[str]) -> None:
     """Help and questions come at once: neither torch nor transformers is imported."""
@@ -38,6 +45,9 @@ def test_what_needs_no_model_imports_no_torch(command: list[str]) -> None:
         (["ask", "x.png"], "-q QUESTION"),
         (["ask", "x.png", "-q", "?", "--choices", "yes,,no"], "yes,no"),
         (["ask", "x.png", "-q", "?", "--server", "http://x", "--model", "demo"], "not both"),
+        (["ask", "x.png", "-q", "?", "--json", "-o", "x.csv"], "not both"),
+        (["ask", "x.png", "-q", "?", "--parallel", "0"], "--parallel"),
+        (["warm", "x.png", "--vision", "here"], "HOST:PORT"),
         (["serve", "--model", "/nowhere"], "'/nowhere' is not a directory"),
         (["serve", "--model", "demo", "--cache-bytes", "3"], "--cache-bytes or LOOKONCE_CACHE_BYTES"),
         (["doctor", "--vision", "here"], "HOST:PORT"),
@@ -57,6 +67,22 @@ def test_a_worker_that_cannot_read_its_environment_names_the_variable() -> None:
     done = lookonce(*worker, LOOKONCE_KV_BYTES="a lot")
     assert done.returncode == 2
     assert "LOOKONCE_KV_BYTES" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ask", "gone/*.png", "-q", "?"], "no image matches gone/*.png"),
+        (["ask", "gone.jsonl"], "gone.jsonl: No such file"),
+        (["warm", "tests/lookonce/bulk"], "no image in the folder"),
+    ],
+)
+def test_nothing_to_look_at_is_told(arguments: list[str], told: str) -> None:
+    """A source that holds nothing is a failure in one line, told before any server is asked."""
+    done = lookonce(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
 
 
 def test_a_question_without_a_server_says_how_to_start_one() -> None:
