@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway lookonce demo benchmarks \
 	examples tests
 
-.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary fuzz soak overload train-demo
+.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary fuzz soak overload train-demo screenshots
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -70,6 +70,9 @@ soak: setup ## 20 minutes of 64 clients and random faults: nothing wrong, nothin
 
 overload: setup ## Ten times what a deployment can answer: bounded, fair between tenants, nothing dropped silently
 	$(BIN)/python -m tests.overload
+
+screenshots: setup ## The pictures of the page in docs/images, taken in Chromium
+	$(BIN)/python -m docs.screenshots
 
 train-demo: setup ## Trains the demo checkpoint again, from scratch or from where it stopped (hours)
 	$(BIN)/python -m demo.train

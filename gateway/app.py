@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import answers, chat, handlers, moderations, openapi, playground, status, uploads
+from gateway import answers, chat, handlers, moderations, openapi, playground, stats, status, uploads
 from gateway.door import Door
 from gateway.metrics import Metrics, Timed
 from gateway.named import Named
@@ -16,7 +16,15 @@ from gateway.settings import GatewaySettings
 from gateway.tenant import Tenants
 from rpc.peers import Identity
 
-ROUTERS = (chat.router, answers.router, moderations.router, uploads.router, status.router, playground.router)
+ROUTERS = (
+    chat.router,
+    answers.router,
+    moderations.router,
+    uploads.router,
+    status.router,
+    stats.router,
+    playground.router,
+)
 DESCRIPTION = "Look once, ask many: questions about images, answered by a vision and a language half."
 
 
@@ -42,6 +50,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         title="lookonce",
         description=DESCRIPTION,
         lifespan=lifespan,
+        # FastAPI's own pages fetch their scripts from elsewhere; ours is among the page's files.
+        docs_url=None,
         redoc_url=None,
         responses={"default": {"model": ErrorBody, "description": "OpenAI's error object"}},
     )

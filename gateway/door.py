@@ -9,13 +9,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import ApiError, BodyTooLarge, Busy, TimedOut, TooOften
 from gateway.handlers import error_response
+from gateway.playground import ASSETS
 from gateway.rates import Rates
 from gateway.settings import Limits
 from gateway.tenant import PUBLIC, Tenants
 from rpc.places import Places
 
-# Asked by whoever restarts processes, who has no token and must not be turned away.
-OPEN_PATHS = frozenset({"/health"})
+# /health is asked by whoever restarts processes, who has no token and must not be turned away; the page's files by a
+# browser whose user has yet to type one.
+OPEN_PATHS = frozenset({"/health", *ASSETS})
 # A client that is still sending reads no reply: what it sends is thrown away for this long before it is told.
 LINGER_S = 1.0
 RETRY_AFTER_S = 1.0

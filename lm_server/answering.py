@@ -274,6 +274,7 @@ class _RequestRun:
                 return None
             case Finished():
                 metrics.QUESTIONS.labels(event.finish_reason).inc()
+                metrics.IMAGES_ASKED.inc(len(question.prompt.images))
                 return Done(question.index, self._answer(question, event))
             case Failed():
                 metrics.QUESTIONS.labels("error").inc()

@@ -12,6 +12,9 @@ DRAFTED_TOKENS = Counter(
 )
 ACCEPTED_TOKENS = Counter("lookonce_accepted_tokens_total", "Of these, the tokens that were right and were used.")
 QUESTIONS = Counter("lookonce_questions_total", "Questions by outcome: stop, length, error or cancelled.", ["outcome"])
+IMAGES_ASKED = Counter(
+    "lookonce_images_asked_total", "Images of answered questions, each as often as a question was about it."
+)
 OVERDUE = Counter(
     "lookonce_questions_overdue_total", "Questions refused because they had waited too long; with --max-wait-s."
 )

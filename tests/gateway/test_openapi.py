@@ -32,6 +32,7 @@ def test_every_route_is_described(document: dict[str, Any]) -> None:
         ("/health", "get"),
         ("/ready", "get"),
         ("/metrics", "get"),
+        ("/v1/stats", "get"),
     }
 
 

@@ -11,10 +11,9 @@ from rpc.tokens import read_tokens
 from tests.gateway.conftest import Line, StartLine
 
 ROUTES = [
-    ("GET", "/"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
-    ("GET", "/docs"),
+    ("GET", "/v1/stats"),
     ("GET", "/openapi.json"),
     ("GET", "/v1/models"),
     ("POST", "/v1/answers"),
