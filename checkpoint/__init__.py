@@ -8,7 +8,7 @@ from checkpoint.errors import CheckpointError, Fault, FaultKind, LoadOptionError
 from checkpoint.fingerprint import fingerprint
 from checkpoint.halves import Half
 from checkpoint.identity import CheckpointIdentity, identity
-from checkpoint.inspection import HalfInspection, Inspection, inspect
+from checkpoint.inspection import HalfInspection, Inspection, inspect, plan_from_headers
 from checkpoint.load import LoadedLanguage, LoadedVision, LoadReport, load_language, load_vision
 from checkpoint.precision import dtype_name, resolve_dtype
 
@@ -33,5 +33,6 @@ __all__ = [
     "inspect",
     "load_language",
     "load_vision",
+    "plan_from_headers",
     "resolve_dtype",
 ]

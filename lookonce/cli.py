@@ -12,15 +12,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lookonce import alone, benching, serving
+from lookonce import alone, benching, fetching, serving
 from lookonce.asking import Asked, Shown, ask_in_thread, read_questions
 from lookonce.asking import ask as ask_server
 from lookonce.client import DEFAULT_SERVER, Client
 from lookonce.doctor.examination import Targets, examine, report
 from lookonce.errors import ChildDied, LookonceError, NothingAnswers, Stopped
+from lookonce.fetching import brought
 from lookonce.kinds import read_addresses
 from lookonce.launcher import with_deployment
-from lookonce.models import DEMO, DEMO_DIR, model_dir, named
+from lookonce.models import DEMO, DEMO_DIR, model_dir, model_source, named, on_hub
 from lookonce.options import PREFIX
 from lookonce.serve_settings import LOOPBACK, from_environment, serve_settings
 from lookonce.serving import INTERRUPTED
@@ -36,6 +37,7 @@ app = typer.Typer(
 serving.add_command(app)
 alone.add_commands(app)
 benching.add_command(app)
+fetching.add_command(app)
 
 Token = Annotated[
     str | None, typer.Option(envvar="LOOKONCE_TOKEN", show_envvar=False, help="The server's token, where it wants one.")
@@ -89,7 +91,7 @@ def ask(
         typer.Option(metavar="URL", envvar="LOOKONCE_SERVER", show_envvar=False, help=f"Default: {DEFAULT_SERVER}."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="DIR|demo", help="Start a server of this model for the call.")
+        str | None, typer.Option(metavar="DIR|ORG/NAME|demo", help="Start a server of this model for the call.")
     ] = None,
     together: Annotated[bool, typer.Option("--together", help="Ask about all images at once, as an album.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the server's replies, one a line.")] = False,
@@ -117,8 +119,8 @@ def _ask(asked: Asked, shown: Shown, server: str | None, model: str | None, toke
 
 
 def _ask_local(asked: Asked, shown: Shown, model: str, token: str | None) -> bool:
-    values = from_environment(model=model_dir(model), host=LOOPBACK, port=0)
-    settings = serve_settings(named(values))
+    values = from_environment(model=model_source(model), host=LOOPBACK, port=0)
+    settings = serve_settings(brought(named(values)))
     errors = Console(stderr=True, highlight=False)
 
     async def work(url: str) -> bool:
@@ -146,11 +148,18 @@ def _choices(text: str | None) -> tuple[str, ...]:
 
 @app.command()
 def inspect(
-    directory: Annotated[str, typer.Argument(metavar="DIR|demo", help="A checkpoint's directory.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR|ORG/NAME|demo", help="A directory, or a name on a hub.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show which tensors and bytes of a checkpoint go to which half, and every fault; exit status 1 if any."""
-    model = DEMO_DIR if directory == DEMO else Path(directory).expanduser()
+    """Show which tensors and bytes of a checkpoint go to which half, and every fault; exit status 1 if any.
+
+    Of a model on a hub only the configuration and the headers are downloaded.
+    """
+    on_a_hub = on_hub(directory)
+    if on_a_hub is not None:
+        model = fetching.headers_of(on_a_hub)
+    else:
+        model = DEMO_DIR if directory == DEMO else Path(directory).expanduser()
     if not model.is_dir():
         raise typer.BadParameter(f"{directory!r} is not a directory", param_hint="DIR")
     from lookonce.inspecting import inspect_directory
