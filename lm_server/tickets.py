@@ -1,6 +1,5 @@
 """What goes into the engine and what comes out: questions as work, the ticket of each, the events that tell of it."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from lm_server.runner import ImageEmbedding
 from lm_server.sampler import Sampler, Sampling
 from lm_server.sequence import Sequence
 from lm_server.text import TextStream
+from lm_server.times import QuestionTimes
 from rpc.errors import RpcError
 
 
@@ -89,16 +89,10 @@ class Ticket:
         self.sequence = sequence_of(work)
         self.text = TextStream(tokenizer, work.sampling.stop)
         self.sampler = Sampler(work.sampling)
-        self.submitted = time.monotonic()
-        self.first_token_s: float | None = None
+        self.times = QuestionTimes()
         # By choice: the log-probability of its first token, and of the rest once its branch has run.
         self.first_logprobs: list[float] = []
         self.rest_logprobs: list[float] = []
-
-    def note_first_token(self) -> None:
-        """Keeps the time of the first token."""
-        if self.first_token_s is None:
-            self.first_token_s = time.monotonic() - self.submitted
 
 
 def sequence_of(work: Work) -> Sequence:

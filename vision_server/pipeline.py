@@ -15,6 +15,7 @@ from typing import TypeVar
 from cache import Entry, encode
 from cache.header import ITEM_BYTES
 from cache.tensors import check_finite, from_torch
+from rpc import traces
 from rpc.errors import TooLarge
 from rpc.heartbeat import Pulse
 from vision_server.admission import Admission
@@ -93,7 +94,8 @@ class EncodingPipeline:
         with self._admission.place(len(image)):
             async with self._ahead:
                 prepared = await self._prepare(image)
-                embedding = await self._batcher.submit(prepared)
+                with traces.within("encode image"):
+                    embedding = await self._batcher.submit(prepared)
                 return await _in(self._packing, lambda: self._pack(key, len(image), prepared, embedding))
 
     async def measure(self, image: bytes) -> ImageSizes:
