@@ -26,6 +26,7 @@ from lookonce.options import PREFIX
 from lookonce.serve_settings import LOOPBACK, from_environment, serve_settings
 from lookonce.serving import INTERRUPTED
 from lookonce.terminal import Terminal
+from lookonce.top import command as top
 from rpc.peers import PeerSettings
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ serving.add_command(app)
 alone.add_commands(app)
 benching.add_command(app)
 fetching.add_command(app)
+top.add_command(app)
 
 Token = Annotated[
     str | None, typer.Option(envvar="LOOKONCE_TOKEN", show_envvar=False, help="The server's token, where it wants one.")

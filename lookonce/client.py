@@ -39,6 +39,13 @@ class Client:
             raise ServerRefused(reply.status_code, _message(reply))
         return body
 
+    def metrics(self) -> str:
+        """GET /metrics: Prometheus' text."""
+        reply = self._call("GET", "/metrics", timeout=PROBE_S * 5)
+        if reply.is_error:
+            raise ServerRefused(reply.status_code, _message(reply))
+        return reply.text
+
     def is_there(self) -> bool:
         """Whether a server of ours answers at the URL."""
         try:

@@ -1,16 +1,19 @@
 """A request seen from outside: one trace over three processes, metrics of each, and `lookonce top` over them."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.deployment import Deployment, deploy, free_port, redis_server, wait_until
+from tests.deployment import Deployment, deploy, environment, free_port, redis_server, wait_until
 from tests.end_to_end.asking import answers_body, data_url
 from tests.telemetry.collector import Collector, Span, collecting
 
 TRACE_ID, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+EYE, MOUTH = "lookonce.vision.v1.VisionService/Encode", "lookonce.language.v1.LanguageService/Answer"
 QUESTIONS = ("What is this?", "What colour is it?")
 
 
@@ -58,11 +61,7 @@ def trace(deployment: Deployment, collector: Collector) -> list[Span]:
     headers = {"traceparent": f"00-{TRACE_ID}-{CALLER}-01"}
     reply = deployment.http.post("/v1/answers", json=body, headers=headers)
     assert reply.status_code == 200, reply.text
-    names = {
-        "POST /v1/answers",
-        "lookonce.vision.v1.VisionService/Encode",
-        "lookonce.language.v1.LanguageService/Answer",
-    }
+    names = {"POST /v1/answers", EYE, MOUTH}
     wait_until(lambda: names <= {span.name for span in collector.of_trace(TRACE_ID)}, "the trace to arrive")
     return collector.of_trace(TRACE_ID)
 
@@ -76,12 +75,13 @@ def test_a_request_is_one_trace_over_three_processes(trace: list[Span]) -> None:
     """Below the caller's span stands the gateway's, below that each worker's, below those what they spent time on."""
     assert {span.process for span in trace} == {"lookonce-gateway", "lookonce-vision", "lookonce-language"}
     root = span_of(trace, "POST /v1/answers")
-    eye = span_of(trace, "lookonce.vision.v1.VisionService/Encode")
-    mouth = span_of(trace, "lookonce.language.v1.LanguageService/Answer")
+    eye = span_of(trace, EYE)
+    mouth = span_of(trace, MOUTH)
     assert root.parent_id == CALLER
     assert eye.parent_id == mouth.parent_id == root.span_id
     assert span_of(trace, "encode image").parent_id == eye.span_id
-    assert {span.process for span in trace if span.name == "store get"} == {"lookonce-vision", "lookonce-language"}
+    assert {span.process for span in trace if span.name == "store put"} == {eye.process}
+    assert {span.process for span in trace if span.name == "store get"} == {mouth.process}
     assert not any(span.is_error for span in trace)
 
 
@@ -92,7 +92,7 @@ def test_spans_speak_the_conventions_of_generative_ai(trace: list[Span], deploym
     assert root["gen_ai.request.model"] == "demo"
     assert root["http.route"] == "/v1/answers"
     assert root["http.response.status_code"] == 200
-    mouth = span_of(trace, "lookonce.language.v1.LanguageService/Answer").attributes
+    mouth = span_of(trace, MOUTH).attributes
     for name in ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"):
         assert root[name] == mouth[name] > 0
     reply = deployment.http.post("/v1/answers", json=answers_body("demo", [data_url(1)], QUESTIONS)).json()
@@ -136,6 +136,19 @@ def test_each_worker_tells_its_metrics_itself(trace: list[Span], eye_metrics: st
     assert value(mouth, "lookonce_num_requests_running") == 0
     assert value(mouth, "lookonce_store_breaker_open") == 0
     assert value(mouth, 'lookonce_store_seconds_count{operation="get"}') >= 1
+
+
+def test_top_prints_a_frame(trace: list[Span], deployment: Deployment) -> None:
+    """`--once` reads the gateway twice and shows every worker, what was encoded and how full the memory is."""
+    command = [sys.executable, "-m", "lookonce", "top", "--once", "--interval-s", "0.2", "--server", deployment.url]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    for process in (*deployment.vision, *deployment.language):
+        rows = [line for line in done.stdout.splitlines() if process.address in line]
+        assert len(rows) == 2
+        assert "up" in rows[0]
+        assert "ok" in rows[1]
+    eye = next(line for line in done.stdout.splitlines() if deployment.vision[0].address in line)
+    assert [part.strip() for part in eye.split("│")][2:4] == ["0", "1"]
 
 
 def value(text: str, series: str) -> float:
