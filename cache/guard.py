@@ -9,8 +9,9 @@ from typing import TypeVar
 from cache.breaker import Breaker
 from cache.entry import BytesLike
 from cache.errors import StoreUnavailable
-from cache.metrics import STORE_ERRORS
+from cache.metrics import BREAKER_OPEN, STORE_BYTES, STORE_ERRORS, STORE_SECONDS
 from cache.store import Head, Store, StoreLimits, check_size
+from rpc import traces
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -30,6 +31,7 @@ class GuardedStore:
         self._breaker = Breaker(limits.breaker_failures, limits.breaker_cooldown_s, clock)
         self._probe: asyncio.Task[bool] | None = None
         self._recovery: asyncio.Task[None] | None = None
+        BREAKER_OPEN.set_function(lambda: not self._breaker.is_closed)
 
     @property
     def scheme(self) -> str:
@@ -43,12 +45,16 @@ class GuardedStore:
 
     async def get(self, key: str) -> BytesLike | None:
         """The value."""
-        return await self._guarded("get", lambda: self._store.get(key), self._limits.timeout_s)
+        value = await self._guarded("get", lambda: self._store.get(key), self._limits.timeout_s)
+        STORE_BYTES.labels("get").inc(0 if value is None else memoryview(value).nbytes)
+        return value
 
     async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
         """Keeps the value. False where the store refuses it; raises `EntryTooLarge`."""
         check_size(value, self._limits)
-        return await self._guarded("put", lambda: self._store.put(key, value, ttl_s), self._limits.timeout_s)
+        kept = await self._guarded("put", lambda: self._store.put(key, value, ttl_s), self._limits.timeout_s)
+        STORE_BYTES.labels("put").inc(memoryview(value).nbytes if kept else 0)
+        return kept
 
     async def delete(self, *keys: str) -> int:
         """Forgets the values; how many there were."""
@@ -74,8 +80,9 @@ class GuardedStore:
             STORE_ERRORS.labels(operation).inc()
             raise StoreUnavailable(operation, "left alone after failures", self._breaker.retry_after_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                result = await self._watched(call)
+            with traces.within(f"store {operation}", calls=True), STORE_SECONDS.labels(operation).time():
+                async with asyncio.timeout(timeout_s):
+                    result = await self._watched(call)
         except (StoreUnavailable, TimeoutError) as exc:
             raise self._failed(operation, exc) from exc
         except BaseException:

@@ -9,7 +9,7 @@ from checkpoint.families import VideoLayout
 from checkpoint.fingerprint import fingerprint
 from checkpoint.halves import Half
 from checkpoint.identity import CheckpointIdentity, identity
-from checkpoint.inspection import HalfInspection, Inspection, inspect
+from checkpoint.inspection import HalfInspection, Inspection, inspect, plan_from_headers
 from checkpoint.load import LoadedLanguage, LoadedVision, LoadReport, load_language, load_vision
 from checkpoint.precision import dtype_name, resolve_dtype
 
@@ -35,5 +35,6 @@ __all__ = [
     "inspect",
     "load_language",
     "load_vision",
+    "plan_from_headers",
     "resolve_dtype",
 ]

@@ -19,6 +19,7 @@ class FaultKind(StrEnum):
     UNSUPPORTED_FAMILY = "unsupported_family"
     BAD_INDEX = "bad_index"
     ABSENT_SHARD = "absent_shard"
+    NOT_DOWNLOADED = "not_downloaded"
     TRUNCATED_SHARD = "truncated_shard"
     BROKEN_HEADER = "broken_header"
     MISSING = "missing"

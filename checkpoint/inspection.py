@@ -8,7 +8,7 @@ from torch import nn
 
 from checkpoint.description import ModelDescription, describe
 from checkpoint.empty import empty_language, empty_vision, needed_by
-from checkpoint.errors import CheckpointError, Fault
+from checkpoint.errors import CheckpointError, Fault, FaultKind
 from checkpoint.families import FAMILIES
 from checkpoint.halves import Half
 from checkpoint.plan import Plan, plan
@@ -25,6 +25,7 @@ class HalfInspection:
     tensors: int
     parameters: int
     bytes: int
+    bytes_here: int  # less than `bytes` where the shards were downloaded in part
     dtypes: tuple[str, ...]  # safetensors' codes, e.g. "BF16"
     shards: tuple[str, ...]
     repaired: tuple[str, ...]
@@ -59,20 +60,23 @@ class Inspection:
 def inspect(model_dir: Path, *, scan_values: bool = True) -> Inspection:
     """Survey both halves and collect every fault; never raises for a fault.
 
-    `scan_values` reads every tensor to find NaN and infinities; without it only headers are read.
+    `scan_values` reads every tensor that is here to find NaN and infinities; without it only headers are read. That
+    bytes have not been downloaded is no fault of the checkpoint: `bytes_here` and `loads` tell of it.
     """
     try:
         description = describe(model_dir)
     except CheckpointError as exc:
         return Inspection(model_dir.resolve().name, "", (), exc.faults)
-    plans = [_plan(model_dir, description, half) for half in Half]
+    plans = [plan_from_headers(model_dir, description, half) for half in Half]
     by_half = {each.half: [*each.faults, *(_value_faults(each) if scan_values else ())] for each in plans}
-    faults = tuple(dict.fromkeys(fault for found in by_half.values() for fault in found))
+    found = dict.fromkeys(fault for faults in by_half.values() for fault in faults)
+    faults = tuple(fault for fault in found if fault.kind is not FaultKind.NOT_DOWNLOADED)
     halves = tuple(_half(each, loads=not by_half[each.half]) for each in plans)
     return Inspection(description.name, description.family, halves, faults)
 
 
-def _plan(model_dir: Path, description: ModelDescription, half: Half) -> Plan:
+def plan_from_headers(model_dir: Path, description: ModelDescription, half: Half) -> Plan:
+    """What a worker of `half` would read, and what is wrong with it so far; only headers are read."""
     module: nn.Module = empty_vision(description) if half is Half.VISION else empty_language(description)
     family = FAMILIES[description.family]
     return plan(survey(model_dir, family, half), needed_by(module, half, description), family, description.name)
@@ -81,6 +85,8 @@ def _plan(model_dir: Path, description: ModelDescription, half: Half) -> Plan:
 def _value_faults(half_plan: Plan) -> list[Fault]:
     faults = list(check_tie(half_plan))
     for match in half_plan.matches:
+        if not match.stored.is_here:
+            continue
         try:
             read_tensor(match, STORED_DTYPES[match.stored.dtype], half_plan.half)
         except TensorFault as exc:
@@ -95,6 +101,7 @@ def _half(half_plan: Plan, *, loads: bool) -> HalfInspection:
         tensors=len(stored),
         parameters=sum(tensor.num_values for tensor in stored),
         bytes=sum(tensor.num_bytes for tensor in stored),
+        bytes_here=sum(tensor.num_bytes for tensor in stored if tensor.is_here),
         dtypes=tuple(sorted({tensor.dtype for tensor in stored})),
         shards=tuple(shard.name for shard in half_plan.shards),
         repaired=half_plan.repaired,
@@ -107,6 +114,7 @@ def _half_json(half: HalfInspection) -> dict[str, Any]:
         "tensors": half.tensors,
         "parameters": half.parameters,
         "bytes": half.bytes,
+        "bytes_here": half.bytes_here,
         "dtypes": list(half.dtypes),
         "shards": list(half.shards),
         "loads": half.loads,

@@ -127,7 +127,8 @@ def _fill(
     """Read and place every tensor of the plan; every fault is looked for before any is raised."""
     faults = [*half_plan.faults, *check_tie(half_plan)]
     # The table first: nothing else takes room yet while it is there twice.
-    for match in sorted(half_plan.matches, key=lambda match: match.name != EMBEDDING):
+    here = [match for match in half_plan.matches if match.stored.is_here]
+    for match in sorted(here, key=lambda match: match.name != EMBEDDING):
         try:
             tensor = read_tensor(match, dtype, half_plan.half)
         except TensorFault as exc:

@@ -52,7 +52,7 @@ def check_tie(half_plan: Plan) -> tuple[Fault, ...]:
     """A fault where an lm_head is stored beside the embedding that config.json ties it to, and differs from it."""
     head = half_plan.redundant_head
     embedding = next((match.stored for match in half_plan.matches if match.name == EMBEDDING), None)
-    if head is None or embedding is None or _same_bytes(head, embedding):
+    if head is None or embedding is None or not (head.is_here and embedding.is_here) or _same_bytes(head, embedding):
         return ()
     detail = f"config.json ties it to {EMBEDDING}, but different values are stored (tie_word_embeddings is wrong?)"
     return (Fault(FaultKind.CONTRADICTION, LM_HEAD, detail, half_plan.half),)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoint.errors import FaultKind
+from checkpoint.partial import is_here
 
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors library
 METADATA_KEY = "__metadata__"
@@ -50,6 +51,11 @@ class StoredTensor:
     def num_bytes(self) -> int:
         """Bytes on disk."""
         return self.end - self.begin
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its bytes can be read: of a shard that was downloaded in part they may be missing."""
+        return is_here(self.shard, self.begin, self.end)
 
     @property
     def num_values(self) -> int:
@@ -91,6 +97,8 @@ def _header_json(length_field: bytes, file_bytes: int, file: Any) -> tuple[int, 
     if len(length_field) < 8:
         raise ShardError(FaultKind.TRUNCATED_SHARD, f"the file ends after {file_bytes} bytes, inside its header")
     length = int.from_bytes(length_field, "little")
+    if not is_here(Path(file.name), 0, 8 + length):
+        raise ShardError(FaultKind.NOT_DOWNLOADED, "its header has not been downloaded")
     if length > MAX_HEADER_BYTES:
         raise ShardError(FaultKind.BROKEN_HEADER, f"a header of {length} bytes is claimed: not a safetensors file")
     if 8 + length > file_bytes:
@@ -158,6 +166,8 @@ def read_into(tensor: StoredTensor, buffer: memoryview) -> None:
 
 def read_range(path: Path, begin: int, buffer: memoryview) -> None:
     """Fill `buffer` with the bytes of `path` from `begin` on. Raises ShardError where they are not all there."""
+    if not is_here(path, begin, begin + len(buffer)):
+        raise ShardError(FaultKind.NOT_DOWNLOADED, "these bytes have not been downloaded")
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(begin)

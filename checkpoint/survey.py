@@ -4,7 +4,7 @@ A shard that holds nothing of the wanted half is never opened, so it may be abse
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from checkpoint.errors import Fault, FaultKind
 from checkpoint.families import Family
 from checkpoint.halves import Half, half_of
 from checkpoint.names import describe_repairs, unwrap
+from checkpoint.partial import located
 from checkpoint.shards import ShardError, StoredTensor, read_header
 
 SINGLE_FILE = "model.safetensors"
@@ -35,6 +36,11 @@ def survey(model_dir: Path, family: Family, half: Half) -> Survey:
     return _Surveyor(model_dir, family, half).run()
 
 
+def shard_names(model_dir: Path, family: Family, half: Half) -> tuple[str, ...]:
+    """The files that a survey of `half` opens, by the index; they need not be here."""
+    return tuple(sorted(_Surveyor(model_dir, family, half).names_by_shard()))
+
+
 @dataclass(slots=True)
 class _Surveyor:
     model_dir: Path
@@ -45,7 +51,7 @@ class _Surveyor:
     faults: list[Fault] = field(default_factory=list)
 
     def run(self) -> Survey:
-        by_shard = self._names_by_shard()
+        by_shard = self.names_by_shard()
         for file_name, indexed in sorted(by_shard.items()):
             self._open(file_name, indexed)
         tensors = dict(sorted(self.tensors.items()))
@@ -65,9 +71,9 @@ class _Surveyor:
     def _canonical(self, disk_name: str) -> str:
         return self.family.canonical_name(unwrap(disk_name))
 
-    def _names_by_shard(self) -> dict[str, set[str] | None]:
+    def names_by_shard(self) -> dict[str, set[str] | None]:
         """The shards to open, each with the wanted names that the index puts there (None: there is no index)."""
-        if (self.model_dir / SINGLE_FILE).exists():
+        if located(self.model_dir / SINGLE_FILE).exists():
             return {SINGLE_FILE: None}
         by_shard: dict[str, set[str] | None] = {}
         for disk_name, file_name in self._weight_map().items():
@@ -104,7 +110,7 @@ class _Surveyor:
 
     def _open(self, file_name: str, indexed: set[str] | None) -> None:
         try:
-            stored = read_header(self.model_dir / file_name)
+            stored = read_header(located(self.model_dir / file_name))
         except ShardError as exc:
             holds = (
                 "" if indexed is None else f"; the index puts {len(indexed)} tensors of the {self.half} half into it"
@@ -115,8 +121,16 @@ class _Surveyor:
         wanted = {tensor.name: tensor for tensor in stored if self._wants(tensor.name)}
         for tensor in wanted.values():
             self._add(tensor)
+        self._look_for_bytes(file_name, wanted.values())
         if indexed is not None:
             self._compare_with_index(file_name, indexed, set(wanted))
+
+    def _look_for_bytes(self, file_name: str, wanted: Iterable[StoredTensor]) -> None:
+        own = [tensor for tensor in wanted if half_of(self._canonical(tensor.name)) is self.half]
+        elsewhere = sum(not tensor.is_here for tensor in own)
+        if elsewhere:
+            detail = f"{elsewhere} of its {len(own)} tensors of the {self.half} half have not been downloaded"
+            self._fault(FaultKind.NOT_DOWNLOADED, file_name, detail)
 
     def _add(self, tensor: StoredTensor) -> None:
         name = self._canonical(tensor.name)

@@ -14,6 +14,7 @@ from gateway.schema import ErrorBody
 from gateway.service import open_service
 from gateway.settings import GatewaySettings
 from gateway.tenant import Tenants
+from gateway.traced import Traced
 from rpc.peers import Identity
 
 ROUTERS = (
@@ -63,4 +64,5 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(Door, tenants=tenants, rates=Rates(settings.rates), limits=settings.limits)
     app.add_middleware(Timed, metrics=metrics)
     app.add_middleware(Named)
+    app.add_middleware(Traced)
     return app

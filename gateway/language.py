@@ -11,6 +11,7 @@ from gateway.deadline import Deadline
 from gateway.routing import bounded, least_loaded, rendezvous
 from gateway.workers import Workers
 from protos import language_pb2, language_pb2_grpc
+from rpc import traces
 from rpc.errors import NotFound, RpcError, Unavailable, Unpaired
 from rpc.peers import PLAIN, Identity
 from rpc.request_ids import metadata
@@ -105,6 +106,13 @@ class LanguageWorkers(Workers):
                     yield each
 
 
+def _count_usage(event: Any) -> None:
+    """The request's span tells the tokens of its answers."""
+    if event is not None and event.WhichOneof("event") == "done":
+        usage = event.done.usage
+        traces.count_usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+
+
 class _Reading:
     """One call's events. It ends where its worker falls silent while another one is well."""
 
@@ -129,7 +137,10 @@ class _Reading:
             if self._is_silent:
                 raise self._workers.silence() from None
             raise
-        return None if event is grpc.aio.EOF else self._workers.readable(event)  # type: ignore[attr-defined]
+        if event is grpc.aio.EOF:  # type: ignore[attr-defined]
+            return None
+        _count_usage(event)
+        return self._workers.readable(event)
 
     async def all(self, first: Any) -> AsyncGenerator[Any, None]:
         """The first event, where it was read already, and those after it; the call is closed at the end."""

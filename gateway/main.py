@@ -13,6 +13,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.settings import GatewaySettings, TlsSettings
 from telemetry.log import configure
+from telemetry.tracing import configure_traces
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def run(settings: GatewaySettings) -> int:
     """
     configure("gateway", settings.log_level)
     try:
+        configure_traces("gateway", settings.otlp_endpoint)
         app = create_app(settings)
         check_tls(settings.tls)
         listener = listen(settings.host, settings.port)

@@ -14,6 +14,7 @@ from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
 from gateway.vision import VisionWorkers
 from protos import language_pb2
+from rpc import traces
 from rpc.errors import RpcError, Unavailable
 from rpc.peers import Identity
 
@@ -73,6 +74,7 @@ class Service:
             raise Missing(
                 f"the model {asked!r:.100} is not served here; {served!r} is", param="model", code="model_not_found"
             )
+        traces.note({"gen_ai.operation.name": "chat", "gen_ai.request.model": served})
         return served
 
     async def _ask_model(self) -> str:

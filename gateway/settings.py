@@ -103,6 +103,8 @@ class GatewaySettings:
         rates: How often tenants may ask.
         tls: What this gateway's own port shows its clients.
         peers: How this process and the workers know each other.
+        otlp_endpoint: URL or host:port of an OTLP collector that traces are sent to. None: what
+            OTEL_EXPORTER_OTLP_ENDPOINT names, or none.
         log_level: debug, info, warning or error.
         limits: Bounds on what clients send.
     """
@@ -121,5 +123,6 @@ class GatewaySettings:
     rates: RateSettings = field(default_factory=RateSettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
+    otlp_endpoint: str | None = None
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)

@@ -21,6 +21,7 @@ from lm_server.runner import ImageEmbedding
 from lm_server.showing import ImageRef, Shape, shown
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from protos import language_pb2
+from rpc import traces
 from rpc.errors import Internal, InvalidArgument, RpcError
 
 logger = logging.getLogger(__name__)
@@ -308,6 +309,8 @@ class _RequestRun:
     def _answer(self, question: _Question, event: Finished) -> language_pb2.Answer:
         prompt = question.prompt
         choices = _scored(question.ask.choices, event.logprobs)
+        traces.count_usage(len(prompt), event.num_generated, event.cached_tokens)
+        traces.note({traces.FIRST_TOKEN_S: self._delay_s + event.first_token_s})
         winner = max(choices, key=lambda choice: choice.logprob, default=None)
         return language_pb2.Answer(
             text=winner.text if winner else "".join(question.text),

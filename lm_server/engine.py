@@ -185,6 +185,8 @@ class Engine:
         self._ask_for_images(plan)
         if not plan.runs:
             return
+        for run in plan.runs:
+            self._tickets[run.sequence].times.begun()
         try:
             with self.pulse.working():
                 found = self._runner.run(plan.runs)
@@ -207,7 +209,7 @@ class Engine:
             return
         latest = time.monotonic() - self._max_wait_s
         # In the order in which they came.
-        old = list(takewhile(lambda ticket: ticket.submitted < latest, self._tickets.values()))
+        old = list(takewhile(lambda ticket: ticket.times.submitted < latest, self._tickets.values()))
         for ticket in old:
             if not ticket.sequence.is_begun:
                 metrics.OVERDUE.inc()
@@ -220,7 +222,7 @@ class Engine:
         if ticket is None:
             # It failed on another run of this step.
             return
-        ticket.note_first_token()
+        ticket.times.tokens()
         try:
             if ticket.work.choices:
                 self._collect_scores(ticket, run, found.logits)
@@ -292,7 +294,8 @@ class Engine:
         metrics.PREFIX_TOKENS_REUSED.inc(cached)
         metrics.PROMPT_TOKENS.inc(len(sequence.prompt))
         self._end(ticket)
-        first_token_s = ticket.first_token_s or 0.0
+        ticket.times.finished()
+        first_token_s = ticket.times.first_token_s or 0.0
         self._tell(ticket, Finished(reason, logprobs, len(sequence.output), cached, first_token_s))
 
     def _tell(self, ticket: Ticket, event: Event) -> None:

@@ -24,6 +24,7 @@ from checkpoint import (
     load_language,
 )
 from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model, open_turns, return_freed_memory
+from lm_server import metrics
 from lm_server.answering import Answerer, TokenLimits
 from lm_server.disk import DiskFolder, DiskUnusable
 from lm_server.drafts import DraftBook
@@ -45,7 +46,9 @@ from rpc.errors import RpcError
 from rpc.heartbeat import Heartbeat
 from rpc.peers import Identity, PeersUnusable
 from rpc.server import GrpcServer, serve_until_signal
+from telemetry.exposition import serve_metrics
 from telemetry.log import configure
+from telemetry.tracing import TracesUnusable, configure_traces
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,8 @@ def run(settings: LanguageSettings) -> int:
     return_freed_memory()
     settings = replace(settings, threads=leave_threads_to_the_model(settings.threads))
     try:
+        configure_traces("language", settings.otlp_endpoint)
+        serve_metrics(settings.metrics_listen)
         own = Identity(settings.peers)
         store = _open_store(settings)
         half = load_language(
@@ -82,6 +87,7 @@ def run(settings: LanguageSettings) -> int:
         InvalidStoreUrl,
         DiskUnusable,
         TurnsUnusable,
+        TracesUnusable,
         RpcError,
     ) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message says it all to an operator
@@ -135,6 +141,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     tokenizer = _tokenizer(settings.model)
     # A worker that can answer nothing leaves, so that whoever watches it knows.
     engine = make_engine(settings, half, tokenizer, partial(os.kill, os.getpid(), signal.SIGTERM))
+    metrics.watch(engine)
     keep_freed_memory()
     answerer = Answerer(
         engine,

@@ -75,6 +75,10 @@ class LanguageSettings:
     # A file through which workers that share this machine's cores take turns, made where it is missing; the same for
     # all of them. None: they compete, and are several times slower when both have work.
     turns: str | None = None
+    # host:port where this process's metrics can be read over HTTP, for Prometheus. None: only through the gateway.
+    metrics_listen: str | None = None
+    # URL or host:port of an OTLP collector that traces go to. None: what OTEL_EXPORTER_OTLP_ENDPOINT names, or none.
+    otlp_endpoint: str | None = None
     # How this process and the others of the deployment know each other.
     peers: PeerSettings = field(default_factory=PeerSettings)
     # debug, info, warning or error.

@@ -1,6 +1,5 @@
 """What goes into the engine and what comes out: questions as work, the ticket of each, the events that tell of it."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from lm_server.runner import ImageEmbedding
 from lm_server.sampler import Sampler, Sampling
 from lm_server.sequence import Sequence
 from lm_server.text import TextStream
+from lm_server.times import QuestionTimes
 from rpc.errors import RpcError
 
 
@@ -95,8 +95,7 @@ class Ticket:
         self.sampler = Sampler(work.sampling)
         num_top = work.sampling.top_logprobs
         self.logprobs = None if num_top is None else TokenLog(tokenizer, num_top)
-        self.submitted = time.monotonic()
-        self.first_token_s: float | None = None
+        self.times = QuestionTimes()
         # By choice: the log-probability of its first token, and of the rest once its branch has run.
         self.first_logprobs: list[float] = []
         self.rest_logprobs: list[float] = []
@@ -110,11 +109,6 @@ class Ticket:
     def completed(self) -> tuple[TokenLogprob, ...]:
         """The tokens whose text has been sent since the last call, where they were asked for."""
         return () if self.logprobs is None else self.logprobs.give(self.text.num_sent_tokens)
-
-    def note_first_token(self) -> None:
-        """Keeps the time of the first token."""
-        if self.first_token_s is None:
-            self.first_token_s = time.monotonic() - self.submitted
 
 
 def sequence_of(work: Work) -> Sequence:

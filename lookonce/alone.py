@@ -8,6 +8,7 @@ import typer
 from gateway.settings import GatewaySettings
 from lm_server.settings import LanguageSettings
 from lookonce.barriers import spin_briefly
+from lookonce.fetching import with_checkpoint
 from lookonce.models import named
 from lookonce.options import ALSO_VARIABLES, build, settings_of, with_parameters
 from vision_server.settings import VisionSettings
@@ -21,7 +22,7 @@ def run_vision(settings: VisionSettings) -> int:
     spin_briefly()
     from vision_server.main import run
 
-    return run(settings)
+    return with_checkpoint("vision", settings, run)
 
 
 def run_language(settings: LanguageSettings) -> int:
@@ -29,7 +30,7 @@ def run_language(settings: LanguageSettings) -> int:
     spin_briefly()
     from lm_server.main import run
 
-    return run(settings)
+    return with_checkpoint("language", settings, run)
 
 
 def run_gateway(settings: GatewaySettings) -> int:

@@ -13,8 +13,9 @@ from lookonce.client import AsyncClient, Retries
 from lookonce.client.errors import NothingAnswers
 from lookonce.client.transport import DEFAULT_SERVER
 from lookonce.errors import Stopped
+from lookonce.fetching import brought
 from lookonce.launcher import with_deployment
-from lookonce.models import model_dir, named
+from lookonce.models import model_source, named
 from lookonce.serve_settings import LOOPBACK, from_environment, serve_settings
 from lookonce.terminal import Terminal
 
@@ -72,7 +73,7 @@ def with_client(
 
     if model is None:
         return unless_interrupted(at(server or DEFAULT_SERVER))
-    settings = serve_settings(named(from_environment(model=model_dir(model), host=LOOPBACK, port=0)))
+    settings = serve_settings(brought(named(from_environment(model=model_source(model), host=LOOPBACK, port=0))))
     errors = Console(stderr=True, highlight=False)
     return asyncio.run(with_deployment(settings, Terminal(errors, errors, settings.log_level), at))
 

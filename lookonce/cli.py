@@ -16,6 +16,7 @@ from lookonce import (
     ask_command,
     benching,
     calibrate_command,
+    fetching,
     moderate_command,
     serving,
     size_command,
@@ -26,10 +27,11 @@ from lookonce.client import DEFAULT_SERVER
 from lookonce.doctor.examination import Targets, examine, report
 from lookonce.errors import ChildDied, LookonceError, Stopped
 from lookonce.kinds import read_addresses
-from lookonce.models import DEMO, DEMO_DIR, model_dir
+from lookonce.models import DEMO, DEMO_DIR, model_dir, on_hub
 from lookonce.options import PREFIX
 from lookonce.serving import INTERRUPTED
 from lookonce.terminal import Terminal
+from lookonce.top import command as top
 from rpc.peers import PeerSettings
 
 app = typer.Typer(
@@ -46,6 +48,8 @@ moderate_command.add_command(app)
 calibrate_command.add_command(app)
 benching.add_command(app)
 size_command.add_command(app)
+fetching.add_command(app)
+top.add_command(app)
 
 
 def main() -> None:
@@ -86,11 +90,18 @@ def _version() -> str:
 
 @app.command()
 def inspect(
-    directory: Annotated[str, typer.Argument(metavar="DIR|demo", help="A checkpoint's directory.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR|ORG/NAME|demo", help="A directory, or a name on a hub.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show which tensors and bytes of a checkpoint go to which half, and every fault; exit status 1 if any."""
-    model = DEMO_DIR if directory == DEMO else Path(directory).expanduser()
+    """Show which tensors and bytes of a checkpoint go to which half, and every fault; exit status 1 if any.
+
+    Of a model on a hub only the configuration and the headers are downloaded.
+    """
+    on_a_hub = on_hub(directory)
+    if on_a_hub is not None:
+        model = fetching.headers_of(on_a_hub)
+    else:
+        model = DEMO_DIR if directory == DEMO else Path(directory).expanduser()
     if not model.is_dir():
         raise typer.BadParameter(f"{directory!r} is not a directory", param_hint="DIR")
     from lookonce.inspecting import inspect_directory

@@ -6,6 +6,7 @@ LookonceError              one clear line, which says what to do next
 ├── NoEmbeddedStore        no program for the embedded store is installed, or it does not start
 ├── ChildDied              a process of the deployment ended by itself
 ├── Stopped                a signal ended the deployment; not a failure
+├── NoCheckpoint           a model could not be brought from its hub
 ├── UnreadableFile         a file that was named cannot be read
 ├── NoBenchmarks           the benchmarks are not in this installation
 ├── ClientError            what a server's client raises: see client/errors.py
@@ -63,6 +64,10 @@ class Stopped(LookonceError):
     def __init__(self, *, forced: bool) -> None:
         super().__init__("killed" if forced else "stopped")
         self.forced = forced
+
+
+class NoCheckpoint(LookonceError):
+    """A model could not be brought from its hub."""
 
 
 class UnreadableFile(LookonceError):

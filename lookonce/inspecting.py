@@ -30,14 +30,22 @@ def _show(inspection: Inspection, console: Console) -> None:
     for fault in inspection.faults:
         half = f" [{fault.half}]" if fault.half else ""
         console.print(Text(f"fault{half}: {fault}", "red"), soft_wrap=True)
-    verdict = counted(len(inspection.faults), "fault") if inspection.faults else "no faults: both halves can be served"
-    console.print(Text(verdict, "bold red" if inspection.faults else "bold green"))
+    console.print(Text(_verdict(inspection), "bold red" if inspection.faults else "bold green"))
+
+
+def _verdict(inspection: Inspection) -> str:
+    if inspection.faults:
+        return counted(len(inspection.faults), "fault")
+    elsewhere = [half.half for half in inspection.halves if half.bytes_here < half.bytes]
+    if not elsewhere:
+        return "no faults: both halves can be served"
+    return f"no faults in what is here; not downloaded: the weights of the {' and the '.join(elsewhere)} half"
 
 
 def _table(halves: tuple[HalfInspection, ...]) -> Table:
     table = Table()
-    for heading in ("half", "tensors", "parameters", "bytes", "stored as", "shards", "starts"):
-        right = heading in ("tensors", "parameters", "bytes")
+    for heading in ("half", "tensors", "parameters", "bytes", "here", "stored as", "shards", "starts"):
+        right = heading in ("tensors", "parameters", "bytes", "here")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for half in halves:
         table.add_row(
@@ -45,6 +53,7 @@ def _table(halves: tuple[HalfInspection, ...]) -> Table:
             f"{half.tensors:,}",
             count_text(half.parameters),
             bytes_text(half.bytes),
+            "all" if half.bytes_here == half.bytes else bytes_text(half.bytes_here),
             ", ".join(half.dtypes),
             _shards(half.shards),
             Text("yes", "green") if half.loads else Text("no", "red"),

@@ -1,4 +1,4 @@
-"""From what a person writes for a model to the checkpoint's directory."""
+"""From what a person writes for a model to the checkpoint's directory, or to the name that a hub knows it by."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from hub.reference import HubModel, parse
 from lookonce.kinds import Kind
 
 DEMO = "demo"
@@ -22,11 +23,27 @@ def model_dir(text: str) -> str:
     return str(directory)
 
 
+def model_source(text: str) -> str:
+    """As `model_dir`; but what is no directory and has the form `org/name[@revision]` is left for a hub."""
+    return text if on_hub(text) is not None else model_dir(text)
+
+
+def on_hub(text: str) -> HubModel | None:
+    """The hub's model that a text names; None where it is a directory, or nothing that a hub would know."""
+    return None if Path(text).expanduser().is_dir() else parse(text)
+
+
 def named(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same settings, in which the shipped checkpoint is served as `demo` unless another name was given."""
-    if values.get("model") == str(DEMO_DIR) and not values["model_name"]:
+    """The same settings, with the name that a model is served under unless another was given.
+
+    `demo` for the shipped checkpoint, `org/name` for one of a hub.
+    """
+    if values["model_name"] or "model" not in values:
+        return values
+    if values["model"] == str(DEMO_DIR):
         return {**values, "model_name": DEMO}
-    return values
+    model = on_hub(values["model"])
+    return values if model is None else {**values, "model_name": model.repo}
 
 
-MODEL = Kind("DIR|demo", model_dir)
+MODEL = Kind("DIR|ORG/NAME|demo", model_source)

@@ -25,6 +25,8 @@ PREFIX = "LOOKONCE_"
 BY_NAME: Mapping[str, Kind] = {
     "model": MODEL,
     "listen": kinds.HOST_PORT,
+    "metrics_listen": kinds.HOST_PORT,
+    "otlp_endpoint": kinds.URL,
     "cache": kinds.URL,
     "port": kinds.PORT,
     "dtype": kinds.DTYPE,

@@ -27,7 +27,7 @@ PARTS: Mapping[str, type] = {
 }
 SEVERAL = "Several processes"
 # Addresses that the launcher itself decides.
-DECIDED = frozenset({"listen", "vision", "language"})
+DECIDED = frozenset({"listen", "metrics_listen", "vision", "language"})
 # Shown first, without a panel.
 MAIN = frozenset({"model", "cache", "cache_bytes", "host", "port", "log_level"})
 
@@ -138,6 +138,8 @@ def serve_settings(values: Mapping[str, Any]) -> ServeSettings:
     port = values["port"] or free
     check_port(values["host"], port)
     known = {**values, "cache": values["cache"] or "", "port": port, "log_level": _child_level(values["log_level"])}
+    # The gateway shows the workers' metrics.
+    known["metrics_listen"] = None
     if cache_bytes is not None:
         known["max_entry_bytes"] = embedded.max_entry_bytes(cache_bytes, values["max_entry_bytes"])
     eye, mouth = f"{LOOPBACK}:{vision}", f"{LOOPBACK}:{language}"

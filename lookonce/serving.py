@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from lookonce.errors import ChildDied, Stopped
+from lookonce.fetching import brought
 from lookonce.launcher import with_deployment
 from lookonce.models import named
 from lookonce.options import ALSO_VARIABLES, with_parameters
@@ -28,7 +29,7 @@ def add_command(app: typer.Typer) -> None:
 
 
 def _command(values: Mapping[str, Any]) -> None:
-    settings = serve_settings(named(values))
+    settings = serve_settings(brought(named(values)))
     terminal = Terminal(Console(highlight=False), Console(stderr=True, highlight=False), settings.log_level)
     raise typer.Exit(serve(settings, terminal))
 

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from rpc import traces
 from rpc.errors import DETAILS_KEY, Internal, InvalidArgument, RpcError, status_details
 from rpc.request_ids import REQUEST_ID, accepted, carrying, current
 
@@ -82,7 +83,7 @@ def _check(request: Any) -> None:
 
 def _unary(method: str, behaviour: Any) -> Any:
     async def call(request: Any, context: Context) -> Any:
-        with carrying(_request_id(context)), _told(method):
+        with carrying(_request_id(context)), _traced(method, context), _told(method):
             try:
                 _check(request)
                 return await behaviour(request, context)
@@ -96,7 +97,7 @@ def _unary(method: str, behaviour: Any) -> Any:
 
 def _stream(method: str, behaviour: Any) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        with carrying(_request_id(context)), _told(method):
+        with carrying(_request_id(context)), _traced(method, context), _told(method):
             try:
                 _check(request)
                 async with contextlib.aclosing(behaviour(request, context)) as responses:
@@ -114,6 +115,19 @@ def _request_id(context: Context) -> str:
     """What the caller calls this request. Whoever has no name for it wants no line about it."""
     given = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID), None)
     return accepted(given) if isinstance(given, str) else ""
+
+
+@contextlib.contextmanager
+def _traced(method: str, context: Context) -> Iterator[None]:
+    """The span of a call that belongs to somebody's request."""
+    if not current():
+        yield
+        return
+    given = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    service, _, name = method.strip("/").rpartition("/")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    with traces.incoming(f"{service}/{name}", given, attributes):
+        yield
 
 
 @contextlib.contextmanager

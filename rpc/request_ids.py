@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from rpc import traces
+
 # The header's name, and the metadata's.
 REQUEST_ID = "x-request-id"
 # What a client may choose: it comes into logs and headers.
@@ -34,6 +36,6 @@ def current() -> str:
 
 
 def metadata() -> tuple[tuple[str, str], ...]:
-    """What a call to another process carries of it."""
+    """What a call to another process carries of it, and of its trace."""
     request_id = current()
-    return ((REQUEST_ID, request_id),) if request_id else ()
+    return (*(((REQUEST_ID, request_id),) if request_id else ()), *traces.metadata())

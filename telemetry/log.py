@@ -3,13 +3,13 @@
 import logging
 import sys
 
-from rpc import request_ids
+from rpc import request_ids, traces
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class PairsFormatter(logging.Formatter):
-    """Formats the fields given as `extra=`, and the id of the request that is worked on, behind the message."""
+    """Formats the fields given as `extra=`, and the ids of the request that is worked on, behind the message."""
 
     def __init__(self, process: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)s {process} %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
@@ -20,6 +20,8 @@ class PairsFormatter(logging.Formatter):
         fields = {key: value for key, value in vars(record).items() if key not in STANDARD}
         if request_id := request_ids.current():
             fields["request_id"] = request_id
+        if ids := traces.current_ids():
+            fields["trace_id"], fields["span_id"] = ids
         pairs = [f"{key}={value!r}" for key, value in fields.items()]
         return " ".join([line, *pairs]) + separator + rest
 

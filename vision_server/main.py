@@ -19,6 +19,8 @@ from rpc.heartbeat import Heartbeat
 from rpc.peers import Identity, PeersUnusable
 from rpc.server import GrpcServer, serve_until_signal
 from telemetry import log
+from telemetry.exposition import serve_metrics
+from telemetry.tracing import TracesUnusable, configure_traces
 from vision_server.admission import Admission
 from vision_server.decode import ImageLimits
 from vision_server.encoder import VisionTower
@@ -46,10 +48,20 @@ def run(settings: VisionSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
+        configure_traces("vision", settings.otlp_endpoint)
+        serve_metrics(settings.metrics_listen)
         return_freed_memory()
         worker = VisionWorker(replace(settings, threads=leave_threads_to_the_model(settings.threads)))
         asyncio.run(worker.serve())
-    except (PeersUnusable, CheckpointError, LoadOptionError, CacheError, TurnsUnusable, RpcError) as exc:
+    except (
+        PeersUnusable,
+        CheckpointError,
+        LoadOptionError,
+        CacheError,
+        TurnsUnusable,
+        TracesUnusable,
+        RpcError,
+    ) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message names it; a traceback would bury it
         return 1
     return 0

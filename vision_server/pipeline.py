@@ -15,6 +15,7 @@ from typing import TypeVar
 from cache import Entry, VideoTimes, encode
 from cache.header import ITEM_BYTES
 from cache.tensors import check_finite, from_torch
+from rpc import traces
 from rpc.errors import InvalidArgument, TooLarge
 from rpc.heartbeat import Pulse
 from vision_server.admission import Admission
@@ -100,7 +101,8 @@ class EncodingPipeline:
         with self._admission.place(len(image)):
             async with self._ahead:
                 prepared = await self._prepare(image)
-                parts = await asyncio.gather(*(self._batcher.submit(piece) for piece in pieces(prepared)))
+                with traces.within("encode image"):
+                    parts = await asyncio.gather(*(self._batcher.submit(piece) for piece in pieces(prepared)))
                 return await _in(self._packing, lambda: self._pack(key, file_bytes(image), prepared, join(parts)))
 
     async def measure(self, image: bytes) -> ImageSizes:

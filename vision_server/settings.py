@@ -92,6 +92,10 @@ class VisionSettings:
     turns: str | None = None
     # What is taken and decoded of one video at most.
     videos: VideoLimits = field(default_factory=VideoLimits)
+    # host:port where this process's metrics can be read over HTTP, for Prometheus. None: only through the gateway.
+    metrics_listen: str | None = None
+    # URL or host:port of an OTLP collector that traces go to. None: what OTEL_EXPORTER_OTLP_ENDPOINT names, or none.
+    otlp_endpoint: str | None = None
     # How this process and the others of the deployment know each other.
     peers: PeerSettings = field(default_factory=PeerSettings)
     # debug, info, warning or error.

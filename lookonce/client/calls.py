@@ -21,12 +21,13 @@ class Call(Generic[Value]):
     """One call.
 
     Attributes:
-        read: Makes the value of a successful reply's JSON.
+        read: Makes the value of a successful reply's JSON; of a reply that is text, of {"text": …}.
         json: The body as JSON; None: none.
         content: The body as bytes, where it is no JSON.
         retried: A failure may be tried again.
         timeout_s: In place of the client's own.
         taken: Statuses that are not errors here, beside the successes.
+        is_text: A successful reply is text, and no JSON.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Call(Generic[Value]):
     retried: bool = True
     timeout_s: float | None = None
     taken: frozenset[int] = frozenset()
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,11 @@ def models() -> Call[tuple[str, ...]]:
 def ready(timeout_s: float) -> Call[dict[str, Any]]:
     """/ready, whatever it says."""
     return Call("GET", "/ready", replies.ready, retried=False, timeout_s=timeout_s, taken=frozenset({503}))
+
+
+def metrics(timeout_s: float) -> Call[str]:
+    """Prometheus' text."""
+    return Call("GET", "/metrics", lambda body: str(body["text"]), retried=False, timeout_s=timeout_s, is_text=True)
 
 
 def health(timeout_s: float) -> Call[bool]:

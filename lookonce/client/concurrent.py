@@ -125,6 +125,10 @@ class AsyncClient:
         """What /ready says, whether ready or not."""
         return await self._do(calls.ready(READY_S))
 
+    async def metrics(self) -> str:
+        """What /metrics says: every process's counters, as Prometheus' text."""
+        return await self._do(calls.metrics(READY_S))
+
     async def is_there(self) -> bool:
         """Whether a server of ours answers at the URL."""
         try:

@@ -116,6 +116,10 @@ class Client:
         """What /ready says, whether ready or not."""
         return self._do(calls.ready(READY_S))
 
+    def metrics(self) -> str:
+        """What /metrics says: every process's counters, as Prometheus' text."""
+        return self._do(calls.metrics(READY_S))
+
     def is_there(self) -> bool:
         """Whether a server of ours answers at the URL."""
         try:

@@ -118,7 +118,7 @@ def value(response: httpx.Response, call: Call[Value]) -> Value:
         ServerRefused: it is an error.
         BrokenReply: it is none of ours.
     """
-    body = _body(response)
+    body = {"text": response.text} if call.is_text and response.is_success else _body(response)
     if not (response.is_success or (response.status_code in call.taken and body is not None and "error" not in body)):
         raise _refusal(response, body or {})
     if body is None:

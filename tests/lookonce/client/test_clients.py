@@ -275,6 +275,15 @@ def test_an_unready_server_still_tells_its_state(kind: str) -> None:
         use(kind, Server(says({})), lambda c: c.ready())
 
 
+def test_metrics_are_text(kind: str) -> None:
+    """What /metrics says comes as it is; a refusal is told as of every call."""
+    assert use(kind, Server(httpx.Response(200, text="# TYPE a counter\na 1\n")), lambda c: c.metrics()).endswith(
+        "a 1\n"
+    )
+    with pytest.raises(Unauthorized):
+        use(kind, Server(refuses(401)), lambda c: c.metrics())
+
+
 DELTA = {"object": "answers.delta", "index": 1, "id": "b", "delta": "tw"}
 WHOLE = {"object": "answers.answer", "index": 1, **answer("two")}
 LAST = {
