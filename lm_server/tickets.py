@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lm_server.lora import Adapter
 from lm_server.prompt import Prompt
 from lm_server.runner import ImageEmbedding
 from lm_server.sampler import Sampler, Sampling
@@ -25,6 +26,7 @@ class Work:
         choices: Token ids of each choice; given, they are scored and nothing is generated.
         embeddings: By image id; may lack images whose segments are expected to be resident.
         tenant: Whose question it is; tenants take turns.
+        adapter: What it is answered with beside the model; the keys must be made with its identity.
     """
 
     prompt: Prompt
@@ -34,6 +36,7 @@ class Work:
     choices: tuple[tuple[int, ...], ...] = ()
     embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
     tenant: str = ""
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +108,11 @@ def sequence_of(work: Work) -> Sequence:
     """What the scheduler is given of a question."""
     max_tokens = 0 if work.choices else work.max_tokens
     return Sequence(
-        work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings), tenant=work.tenant
+        work.prompt,
+        work.keys,
+        max_tokens,
+        work.choices,
+        embeddings=dict(work.embeddings),
+        tenant=work.tenant,
+        adapter=work.adapter,
     )
