@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import answers, chat, handlers, openapi, playground, status, uploads
+from gateway import adapters, answers, chat, handlers, openapi, playground, status, uploads
 from gateway.door import Door
 from gateway.metrics import Metrics, Timed
 from gateway.named import Named
@@ -16,7 +16,7 @@ from gateway.settings import GatewaySettings
 from gateway.tenant import Tenants
 from rpc.peers import Identity
 
-ROUTERS = (chat.router, answers.router, uploads.router, status.router, playground.router)
+ROUTERS = (chat.router, answers.router, uploads.router, adapters.router, status.router, playground.router)
 DESCRIPTION = "Look once, ask many: questions about images, answered by a vision and a language half."
 
 

@@ -39,8 +39,10 @@ async def begin(
     images = await resolve(references, tenant, vision, fetcher, deadline)
     try:
         return images, await _opened(ask(images))
-    except NotFound:
-        if not any(isinstance(reference, ImageData | ImageUrl) for reference in references):
+    except NotFound as error:
+        if error.reason != NotFound.default_reason or not any(
+            isinstance(reference, ImageData | ImageUrl) for reference in references
+        ):
             raise
     logger.info("an image was lost between encoding and reading: once more")
     images = await resolve(references, tenant, vision, fetcher, deadline)

@@ -68,9 +68,10 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
     check_chat(body, service.settings.limits)
     references = image_references(body)
     model = await service.check_model(body.model)
+    adapter = await service.adapter(model)
 
     def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.GenerateEvent, None]:
-        return service.language.generate(generate_request(body, images, tenant), first_id(images), deadline)
+        return service.language.generate(generate_request(body, images, tenant, adapter), first_id(images), deadline)
 
     images, events = await begin(references, tenant, service.vision, service.fetcher, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
@@ -101,7 +102,9 @@ def image_references(body: ChatRequest) -> list[Reference]:
     ]
 
 
-def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: str) -> language_pb2.GenerateRequest:
+def generate_request(
+    body: ChatRequest, images: Sequence[RequestImage], tenant: str, adapter: str = ""
+) -> language_pb2.GenerateRequest:
     """The conversation as the language worker takes it: images by their ids."""
     ids = iter([image.id for image in images])
     messages = [
@@ -117,7 +120,7 @@ def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: 
         for message in body.messages
     ]
     sampling = sampling_message(body, body.max_completion_tokens or body.max_tokens)
-    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling)
+    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling, adapter=adapter)
 
 
 async def _collect(reply: Reply, events: Opened[language_pb2.GenerateEvent]) -> ChatResponse:

@@ -96,6 +96,8 @@ class GatewaySettings:
         scrape_timeout_s: Seconds that /ready and /metrics wait for a worker.
         grace_s: Seconds that running requests have to end when the process is told to stop.
         tokens_file: File of `TOKEN TENANT` lines. None: nobody needs a token, and everybody is tenant "public".
+        lora_tenant: The tenant whose tokens may load and unload LoRA adapters, which are served to all. None: nobody
+            may where there is a tokens file; where there is none, everybody may.
         fetch: What is fetched from the network.
         rates: How often tenants may ask.
         tls: What this gateway's own port shows its clients.
@@ -113,6 +115,7 @@ class GatewaySettings:
     scrape_timeout_s: float = 2.0
     grace_s: float = 20.0
     tokens_file: str | None = None
+    lora_tenant: str | None = None
     fetch: FetchSettings = field(default_factory=FetchSettings)
     rates: RateSettings = field(default_factory=RateSettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
