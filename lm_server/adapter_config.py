@@ -23,6 +23,7 @@ HARMLESS = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
+        "eva_config",
         "inference_mode",
         "loftq_config",
         "lora_dropout",

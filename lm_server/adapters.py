@@ -38,6 +38,7 @@ FOREIGN = {
     "modules_to_save": "modules_to_save",
     "token_adapter": "trainable_token_indices",
     ".experts": "experts",
+    ".base_layer.": "the model itself: save the adapter with save_embedding_layers=False",
 }
 
 

@@ -144,13 +144,12 @@ class StepAdapters:
         `factor` [R, …] is what the product was multiplied by.
         """
         for group in self._groups:
-            for linear in linears:
-                low = group.adapter.weights.get(linear.name)
-                if low is None:
-                    continue
-                added = low(group.of(rows))
+            changed = [linear for linear in linears if linear.name in group.adapter.weights]
+            own = group.of(rows) if changed else rows
+            for linear in changed:
+                added = group.adapter.weights[linear.name](own)
                 if factor is not None:
-                    added = added * group.of(factor)
+                    added *= group.of(factor)
                 columns = linear.columns(product)
                 if group.rows is None:
                     columns.add_(added)

@@ -194,6 +194,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "saved tensor": (add(f"{WRAPPED}norm.modules_to_save.weight"), "modules_to_save"),
     "experts": (add(f"{WRAPPED}layers.0.mlp.experts.lora_A.weight"), "experts"),
     "whole weight": (add(f"{WRAPPED}embed_tokens.weight"), "not the name of a LoRA matrix"),
+    "the model's own": (add("base_model.model.lm_head.base_layer.weight"), "save_embedding_layers=False"),
     "unwrapped": (renamed("base_model.model.", ""), "not the name of a LoRA matrix"),
     "no such layer": (add(f"{WRAPPED}layers.9.self_attn.q_proj.lora_A.weight"), "belongs to no linear layer"),
     "another layout": (add("base_model.model.model.decoder.0.q_proj.lora_A.weight"), "belongs to no linear layer"),

@@ -1,17 +1,22 @@
 """The engine with adapters against PEFT on the whole model: same tokens, whatever shares the batch with them."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 
-from lm_server.adapters import Shape
+from lm_server.adapters import Shape, read_adapter
 from lm_server.lora import Adapter, Linear, StepAdapters
+from lm_server.runner import ModelRunner
 from lm_server.segments import Block
 from lm_server.steps import Logits, prompt_run
 from lm_server.tickets import Delta, sequence_of
-from rpc.errors import NotFound
+from rpc.errors import InvalidArgument, NotFound
+from tests.families.oracle import load
 from tests.lm_server.tuning import ATTENTION, EVERY, Tuned, adapter, registry, save_adapter, tuned, work
 from tests.lm_server.workshop import MIXED, Workshop, ask
 
@@ -170,3 +175,42 @@ def test_a_step_without_adapters_does_nothing(one_workshop: Workshop) -> None:
     adapters.keep([slice(3, 4)])
     assert adapters.added(torch.ones(1, 8), Linear("any", Shape(8, 8))) is None
     assert torch.equal(product, torch.ones(4, 8))
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "named"),
+    [
+        ("qwen2_5_vl", {"target_modules": ["gate_proj"], "exclude_modules": None}, "vision tower"),
+        ("qwen2_vl", {"target_modules": ["q_proj", "qkv"], "exclude_modules": None}, "vision tower"),
+        (
+            "qwen3_vl_moe",
+            {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]},
+            "target_parameters",
+        ),
+        ("qwen2_vl", {"target_modules": ["q_proj"], "use_dora": True}, "use_dora"),
+        ("qwen2_vl", {"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias"),
+        ("qwen2_vl", {"target_modules": ["q_proj", "embed_tokens"]}, "token table"),
+        ("qwen2_vl", {"target_modules": ["q_proj"], "trainable_token_indices": [1]}, "trainable_token_indices"),
+        ("qwen2_vl", {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}, "modules_to_save"),
+    ],
+)
+def test_what_peft_can_save_and_is_not_served_is_refused(
+    family_dirs: Mapping[str, Path], tmp_path: Path, family: str, config: Mapping[str, Any], named: str
+) -> None:
+    """Adapters of kinds that are not served, as PEFT itself saves them, are refused by what they need."""
+    oracle = load(family_dirs[family])
+    directory = save_adapter(oracle, tmp_path, **config)
+    linears = {
+        name: Shape(module.out_features, module.in_features)
+        for name, module in oracle.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "visual" not in name
+    }
+    with pytest.raises(InvalidArgument, match=named):
+        read_adapter(directory, linears, 1 << 24)
+
+
+def test_a_spread_model_has_nothing_to_adapt(one_workshop: Workshop) -> None:
+    """Where accelerate has hooks on a module, no adapter is taken for any layer."""
+    model = copy.deepcopy(one_workshop.oracle.model)
+    add_hook_to_module(model.lm_head, ModelHook())
+    assert ModelRunner(model, 1 << 20).linears == ()

@@ -26,15 +26,15 @@ def save_adapter(oracle: Oracle, directory: Path, *, seed: int = 1, **config: An
     """An adapter with random matrices, as PEFT saves it; by default of every linear layer of the language half."""
     options = {"r": 4, "lora_alpha": 8, "target_modules": EVERY, "exclude_modules": r".*visual\..*", **config}
     with warnings.catch_warnings():
-        # A head that shares the token table's weight, with an adapter of its own: it is meant so.
+        # PEFT's advice about kinds of adapters that are meant so.
         warnings.simplefilter("ignore", UserWarning)
         model = peft.get_peft_model(copy.deepcopy(oracle.model), peft.LoraConfig(**options))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5)
-    model.save_pretrained(directory, save_embedding_layers=False)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_" in name:
+                    weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5)
+        model.save_pretrained(directory, save_embedding_layers=False)
     return directory
 
 
