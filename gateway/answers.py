@@ -111,9 +111,10 @@ async def _answer(service: Service, tenant: str, body: AnswersRequest, deadline:
     check_answers(body, service.settings.limits)
     references = [parse_shown(url, f"images[{place}]") for place, url in enumerate(body.images)]
     model = await service.check_model(body.model)
+    adapter = await service.adapter(model)
 
     def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.AnswerEvent, None]:
-        return service.language.answer(answer_request(body, images, tenant), first_id(images), deadline)
+        return service.language.answer(answer_request(body, images, tenant, adapter), first_id(images), deadline)
 
     images, events = await begin(references, tenant, service.vision, service.fetcher, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
@@ -129,7 +130,9 @@ def question_ids(body: AnswersRequest) -> list[str]:
     return [question.id or str(place) for place, question in enumerate(body.questions)]
 
 
-def answer_request(body: AnswersRequest, images: Sequence[RequestImage], tenant: str) -> language_pb2.AnswerRequest:
+def answer_request(
+    body: AnswersRequest, images: Sequence[RequestImage], tenant: str, adapter: str = ""
+) -> language_pb2.AnswerRequest:
     """The questions as the language worker takes them: images by their ids."""
     questions = [
         language_pb2.Question(
@@ -143,6 +146,7 @@ def answer_request(body: AnswersRequest, images: Sequence[RequestImage], tenant:
         system=body.system or "",
         questions=questions,
         sampling=sampling_message(body, body.max_tokens),
+        adapter=adapter,
     )
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import answers, chat, handlers, moderations, openapi, playground, stats, status, uploads
+from gateway import adapters, answers, chat, handlers, moderations, openapi, playground, stats, status, uploads
 from gateway.door import Door
 from gateway.metrics import Metrics, Timed
 from gateway.named import Named
@@ -22,6 +22,7 @@ ROUTERS = (
     answers.router,
     moderations.router,
     uploads.router,
+    adapters.router,
     status.router,
     stats.router,
     playground.router,

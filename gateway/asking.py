@@ -40,8 +40,9 @@ async def begin(
     images = await resolve(references, tenant, vision, fetcher, deadline)
     try:
         return images, await _opened(ask(images))
-    except NotFound:
-        if all(isinstance(reference, ImageId) for reference in references):
+    except NotFound as error:
+        # What was not found may be something else: an adapter.
+        if error.reason != NotFound.default_reason or all(isinstance(reference, ImageId) for reference in references):
             raise
     logger.info("an image was lost between encoding and reading: once more")
     images = await resolve(references, tenant, vision, fetcher, deadline)

@@ -39,9 +39,10 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
     check_chat(body, service.settings.limits)
     references = image_references(body)
     model = await service.check_model(body.model)
+    adapter = await service.adapter(model)
 
     def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.GenerateEvent, None]:
-        return service.language.generate(generate_request(body, images, tenant), first_id(images), deadline)
+        return service.language.generate(generate_request(body, images, tenant, adapter), first_id(images), deadline)
 
     images, events = await begin(references, tenant, service.vision, service.fetcher, deadline, ask)
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
@@ -84,7 +85,9 @@ def image_references(body: ChatRequest) -> list[Shown]:
     return [shown for shown in found if shown is not None]
 
 
-def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: str) -> language_pb2.GenerateRequest:
+def generate_request(
+    body: ChatRequest, images: Sequence[RequestImage], tenant: str, adapter: str = ""
+) -> language_pb2.GenerateRequest:
     """The conversation as the language worker takes it: images by their ids."""
     ids = iter([image.id for image in images])
     messages = [
@@ -101,4 +104,4 @@ def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: 
     ]
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
     sampling = sampling_message(body, body.max_completion_tokens or body.max_tokens, top_logprobs)
-    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling, n=body.n)
+    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling, n=body.n, adapter=adapter)

@@ -8,6 +8,7 @@ ApiError
 ├── BodyTooLarge      413: over a size limit
 ├── TooOften          429: more than this tenant may ask; come back after `Retry-After`
 ├── Busy              503: a queue is full; come back after `Retry-After`
+├── PartlyDone        502: some workers did it and some did not
 ├── WorkerDown        503: a part that this request needs does not answer, or the halves are not paired
 ├── TimedOut          504: the time for the request, or for sending it, ran out
 └── Unforeseen        500: says nothing of our insides
@@ -111,6 +112,13 @@ class Busy(ApiError):
     status = 503
     kind = "overloaded_error"
     default_code = "overloaded"
+
+
+class PartlyDone(ApiError):
+    """Some workers did what all of them should, and some did not."""
+
+    status = 502
+    default_code = "partly_done"
 
 
 class WorkerDown(ApiError):

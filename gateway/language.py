@@ -74,6 +74,24 @@ class LanguageWorkers(Workers):
             if isinstance(reply, RpcError) and not isinstance(reply, (NotFound, Unpaired)):
                 raise reply
 
+    async def load_adapter(
+        self, name: str, path: str, deadline: Deadline
+    ) -> dict[str, language_pb2.Adapter | RpcError]:
+        """What each worker says to loading an adapter."""
+        request = language_pb2.LoadAdapterRequest(name=name, path=path)
+        return await self.ask_all(
+            lambda stub: stub.LoadAdapter(request, timeout=deadline.left_s(), metadata=metadata())
+        )
+
+    async def unload_adapter(
+        self, name: str, deadline: Deadline
+    ) -> dict[str, language_pb2.UnloadAdapterResponse | RpcError]:
+        """What each worker says to unloading one."""
+        request = language_pb2.UnloadAdapterRequest(name=name)
+        return await self.ask_all(
+            lambda stub: stub.UnloadAdapter(request, timeout=deadline.left_s(), metadata=metadata())
+        )
+
     async def infos(self, timeout_s: float) -> dict[str, language_pb2.LanguageInfo | RpcError]:
         """What each worker says of itself, or why it does not."""
         return await self.ask_all(lambda stub: stub.GetInfo(language_pb2.GetInfoRequest(), timeout=timeout_s))

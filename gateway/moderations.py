@@ -92,7 +92,7 @@ async def _moderate(service: Service, policies: PolicySet, tenant: str, body: Mo
     check_moderations(body, service.settings.limits)
     inputs = given_inputs(body)
     model = await service.check_model(body.model)
-    asker = _Asker(service, policies, tenant, service.deadline())
+    asker = _Asker(service, policies, tenant, await service.adapter(model), service.deadline())
     results = await asker.results(inputs)
     return json_reply(ModerationsResponse(id=f"modr-{secrets.token_hex(12)}", model=model, results=results))
 
@@ -100,10 +100,11 @@ async def _moderate(service: Service, policies: PolicySet, tenant: str, body: Mo
 class _Asker:
     """Asks one request's policies about its inputs."""
 
-    def __init__(self, service: Service, policies: PolicySet, tenant: str, deadline: Deadline) -> None:
+    def __init__(self, service: Service, policies: PolicySet, tenant: str, adapter: str, deadline: Deadline) -> None:
         self._service = service
         self._policies = policies
         self._tenant = tenant
+        self._adapter = adapter
         self._deadline = deadline
         self._places = asyncio.Semaphore(INPUTS_AT_ONCE)
 
@@ -132,6 +133,7 @@ class _Asker:
 
         def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.AnswerEvent, None]:
             request = asked.request(images, self._tenant, self._policies.system)
+            request.adapter = self._adapter
             return service.language.answer(request, first_id(images), deadline)
 
         images, events = await begin(asked.images, self._tenant, service.vision, service.fetcher, deadline, ask)

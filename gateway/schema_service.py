@@ -44,10 +44,11 @@ class ModelBody(Output):
     object: Literal["model"]
     created: int
     owned_by: str
+    parent: str | None = Field(default=None, description="Of an adapter: the model that it is for.")
 
 
 class ModelList(Output):
-    """The models that are served: one."""
+    """The models that are served: one, and its adapters."""
 
     object: Literal["list"]
     data: list[ModelBody]

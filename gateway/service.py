@@ -9,6 +9,7 @@ from fastapi import Request
 from gateway.deadline import Deadline
 from gateway.errors import Missing
 from gateway.fetching import Fetcher
+from gateway.known_adapters import KnownAdapters
 from gateway.language import LanguageWorkers
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
@@ -33,6 +34,7 @@ class Service:
         metrics: The process's own histograms.
         began: Unix seconds of the start.
         model_name: The served model's name, once known.
+        adapters: Its adapters.
     """
 
     settings: GatewaySettings
@@ -42,6 +44,10 @@ class Service:
     metrics: Metrics
     began: int = field(default_factory=lambda: int(time.time()))
     model_name: str | None = None
+    adapters: KnownAdapters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.adapters = KnownAdapters(self.language, self.settings.scrape_timeout_s)
 
     def deadline(self) -> Deadline:
         """The time that a request which comes now has."""
@@ -60,13 +66,20 @@ class Service:
         return self.model_name
 
     async def check_model(self, asked: str | None) -> str:
-        """The served model's name, if a request may be answered by it.
+        """The name of the served model, or of the adapter that was asked for, if a request may be answered by it.
 
         Raises:
             Missing: another model was asked for.
             Unavailable: no language worker has answered yet.
         """
+        model = await self._checked_model(asked)
+        traces.note({"gen_ai.operation.name": "chat", "gen_ai.request.model": model})
+        return model
+
+    async def _checked_model(self, asked: str | None) -> str:
         served = await self.model()
+        if asked is not None and asked != served and await self.adapters.has(asked):
+            return asked
         if asked not in (None, served):
             self.model_name = None
             served = await self.model()
@@ -74,8 +87,11 @@ class Service:
             raise Missing(
                 f"the model {asked!r:.100} is not served here; {served!r} is", param="model", code="model_not_found"
             )
-        traces.note({"gen_ai.operation.name": "chat", "gen_ai.request.model": served})
         return served
+
+    async def adapter(self, model: str) -> str:
+        """What a worker knows a checked model by: an adapter's name, or "" where it is the model itself."""
+        return "" if model == await self.model() else model
 
     async def _ask_model(self) -> str:
         await self.language.until_one_connected()

@@ -99,6 +99,8 @@ class GatewaySettings:
         grace_s: Seconds that running requests have to end when the process is told to stop.
         tokens_file: File of `TOKEN TENANT` lines. None: nobody needs a token, and everybody is tenant "public".
         policies: YAML file of the policies that /v1/moderations holds inputs against. None: that route answers 404.
+        lora_tenant: The tenant whose tokens may load and unload LoRA adapters, which are served to all. None: nobody
+            may where there is a tokens file; where there is none, everybody may.
         fetch: What is fetched from the network.
         rates: How often tenants may ask.
         tls: What this gateway's own port shows its clients.
@@ -119,6 +121,7 @@ class GatewaySettings:
     grace_s: float = 20.0
     tokens_file: str | None = None
     policies: str | None = None
+    lora_tenant: str | None = None
     fetch: FetchSettings = field(default_factory=FetchSettings)
     rates: RateSettings = field(default_factory=RateSettings)
     tls: TlsSettings = field(default_factory=TlsSettings)

@@ -14,6 +14,7 @@ from gateway.openapi import json_reply
 from gateway.readiness import readiness
 from gateway.schema_service import Health, ModelBody, ModelList, Readiness
 from gateway.service import Service, service_of
+from protos import language_pb2
 from rpc.errors import RpcError
 
 router = APIRouter(tags=["service"])
@@ -49,18 +50,28 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/v1/models", response_model=ModelList)
 async def list_models(request: Request) -> Response:
-    """The one model that is served."""
+    """The one model that is served, and then its adapters that every language worker has."""
     service = service_of(request)
-    return json_reply(ModelList(object="list", data=[_model_body(service, await service.model())]))
+    name = await service.model()
+    adapters = [_adapter_body(adapter, name) for adapter in await service.adapters.look()]
+    return json_reply(ModelList(object="list", data=[_model_body(service, name), *adapters]))
 
 
 @router.get("/v1/models/{model:path}", response_model=ModelBody)
 async def get_model(request: Request, model: str) -> Response:
-    """The served model, by its name."""
+    """The served model or an adapter, by its name."""
     service = service_of(request)
-    if model != await service.model():
-        raise Missing(f"the model {model!r:.100} is not served here", param="model", code="model_not_found")
-    return json_reply(_model_body(service, model))
+    name = await service.model()
+    if model == name:
+        return json_reply(_model_body(service, model))
+    for adapter in await service.adapters.look():
+        if adapter.name == model:
+            return json_reply(_adapter_body(adapter, name))
+    raise Missing(f"the model {model!r:.100} is not served here", param="model", code="model_not_found")
+
+
+def _adapter_body(adapter: language_pb2.Adapter, parent: str) -> ModelBody:
+    return ModelBody(id=adapter.name, object="model", created=adapter.created, owned_by="lookonce", parent=parent)
 
 
 def _model_body(service: Service, name: str) -> ModelBody:

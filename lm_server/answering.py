@@ -15,6 +15,7 @@ from lm_server import metrics
 from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
 from lm_server.logprobs import logprob_messages
+from lm_server.lora import Adapter
 from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
@@ -83,8 +84,12 @@ class Answerer:
         self._library = library
         self._limits = limits
 
-    async def answer(self, tenant: str, asks: Sequence[Ask]) -> AsyncGenerator[Piece | Done, None]:
+    async def answer(
+        self, tenant: str, asks: Sequence[Ask], adapter: Adapter | None = None
+    ) -> AsyncGenerator[Piece | Done, None]:
         """Text and answers of all the questions as they come; every question ends with one `Done`.
+
+        They are answered with the adapter to their ends, also where it is given up meanwhile.
 
         Leaving the iterator cancels what is unanswered.
 
@@ -98,7 +103,7 @@ class Answerer:
         # One fingerprint for the whole request; of a prompt without images nothing depends on the vision half.
         fingerprint = self._library.fingerprint if any(turn.image_ids for ask in asks for turn in ask.turns) else ""
         images = await self._look_up(tenant, fingerprint, asks)
-        prepared = await asyncio.to_thread(self._prepare, asks, tenant, fingerprint, images)
+        prepared = await asyncio.to_thread(self._prepare, asks, tenant, fingerprint, images, adapter)
         works: list[Work] = []
         questions: list[_Question] = []
         for index, outcome in enumerate(prepared):
@@ -136,13 +141,21 @@ class Answerer:
         return _Image(fetched.shape, fetched)
 
     def _prepare(
-        self, asks: Sequence[Ask], tenant: str, fingerprint: str, images: Mapping[str, _Image]
+        self,
+        asks: Sequence[Ask],
+        tenant: str,
+        fingerprint: str,
+        images: Mapping[str, _Image],
+        adapter: Adapter | None,
     ) -> list[Work | RpcError]:
         """What the engine is given of each question, or why that question is no good, in order."""
         prompts = self._build_all(asks, images)
         embeddings = {image_id: image.fetched.embedding for image_id, image in images.items() if image.fetched}
+        identity = adapter.identity if adapter else ""
         return [
-            self._checked_work(ask, prompt, segment_keys(prompt, tenant, fingerprint), embeddings, tenant)
+            self._checked_work(
+                ask, prompt, segment_keys(prompt, tenant, fingerprint, identity), embeddings, tenant, adapter
+            )
             if isinstance(prompt, Prompt)
             else prompt
             for ask, prompt in zip(asks, prompts, strict=True)
@@ -192,6 +205,7 @@ class Answerer:
         keys: tuple[bytes, ...],
         embeddings: Mapping[str, ImageEmbedding],
         tenant: str,
+        adapter: Adapter | None,
     ) -> Work | RpcError:
         left = self._limits.context_tokens - len(prompt)
         work = Work(
@@ -202,6 +216,7 @@ class Answerer:
             choices=tuple(self._prompts.encode_text(choice) for choice in ask.choices),
             embeddings=embeddings,
             tenant=tenant,
+            adapter=adapter,
         )
         try:
             self._engine.check(work)

@@ -39,14 +39,16 @@ class Topic:
         prefix: Key of the deepest segment that shows an image; whoever has it has the same tenant and images.
         question: Digest of the tokens behind that segment.
         images: All that the prompt shows.
+        adapter: Identity of the adapter that answers; "" for none.
     """
 
     prefix: bytes
     question: bytes
     images: frozenset[str]
+    adapter: str = ""
 
 
-def topic_of(prompt: Prompt, keys: Sequence[bytes]) -> Topic | None:
+def topic_of(prompt: Prompt, keys: Sequence[bytes], adapter: str = "") -> Topic | None:
     """What a prompt with these segment keys is about; None without an image, or with one behind the last segment."""
     if not prompt.images:
         return None
@@ -55,7 +57,7 @@ def topic_of(prompt: Prompt, keys: Sequence[bytes]) -> Topic | None:
         if cut >= last_image_end:
             question = np.asarray(prompt.tokens[cut:], dtype=np.int64).tobytes()
             images = frozenset(span.image.image_id for span in prompt.images)
-            return Topic(key, hashlib.blake2b(question, digest_size=16).digest(), images)
+            return Topic(key, hashlib.blake2b(question, digest_size=16).digest(), images, adapter)
     return None
 
 
@@ -64,6 +66,7 @@ class _Page:
     """The answers of one image prefix, as bytes of int32 tokens: by question, oldest first, and all in a row."""
 
     images: frozenset[str]
+    adapter: str = ""
     answers: dict[bytes, bytes] = field(default_factory=dict)
     row: bytes = b""
 
@@ -111,7 +114,7 @@ class DraftBook:
         """Takes an answer in, without the token that ended it."""
         page = self._pages.pop(topic.prefix, None)
         if page is None:
-            page = _Page(topic.images)
+            page = _Page(topic.images, topic.adapter)
         else:
             self.num_bytes -= page.num_bytes
         page.keep(topic.question, array(_TYPE, answer[:MAX_ANSWER_TOKENS]).tobytes())
@@ -131,7 +134,14 @@ class DraftBook:
 
     def forget(self, image_id: str) -> None:
         """Drops every answer to a prompt that showed the image."""
-        for prefix in [prefix for prefix, page in self._pages.items() if image_id in page.images]:
+        self._drop([prefix for prefix, page in self._pages.items() if image_id in page.images])
+
+    def forget_adapter(self, identity: str) -> None:
+        """Drops every answer that the adapter gave."""
+        self._drop([prefix for prefix, page in self._pages.items() if page.adapter == identity])
+
+    def _drop(self, prefixes: Sequence[bytes]) -> None:
+        for prefix in prefixes:
             self.num_bytes -= self._pages.pop(prefix).num_bytes
 
 

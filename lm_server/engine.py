@@ -18,6 +18,8 @@ import torch
 from lm_server import metrics
 from lm_server.disk import DiskFolder
 from lm_server.drafts import DraftBook, Drafter, topic_of
+from lm_server.forgetting import Forgetting
+from lm_server.lora import Linear
 from lm_server.runner import ImageEmbedding, ModelRunner, NextTokens
 from lm_server.scheduler import Scheduler
 from lm_server.sequence import Sequence as EngineSequence
@@ -67,6 +69,7 @@ class Engine:
         self._drafts = drafts
         self._max_wait_s = max_wait_s
         self._tickets: dict[EngineSequence, Ticket] = {}
+        self._forgetting = Forgetting(scheduler.ledger, drafts, self._tickets.keys())
         self._pending = Places(max_questions)
         self._pending_lock = threading.Lock()
         self._stopping = False
@@ -123,13 +126,22 @@ class Engine:
 
     def forget(self, image_id: str) -> None:
         """Lets no later question reuse a prefix that shows the image."""
-        self._inbox.put(lambda: self._forget(image_id))
+        self._inbox.put(lambda: self._forget(lambda: self._forgetting.image(image_id)))
+
+    def forget_adapter(self, identity: str) -> None:
+        """Keeps nothing more of what an adapter computed; answers under way are finished with it."""
+        self._inbox.put(lambda: self._forget(lambda: self._forgetting.adapter(identity)))
 
     def stop(self) -> None:
         """Fails what is left and ends the thread, after the step that is running."""
         self._inbox.put(self._halt)
         self._thread.join()
         self._memory.close()
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """The model's linear layers that adapters can change."""
+        return self._runner.linears
 
     @property
     def num_running(self) -> int:
@@ -319,7 +331,7 @@ class Engine:
         work = ticket.work
         if self._drafts is None or work.choices or not ticket.sampler.takes_the_best:
             return None
-        topic = topic_of(work.prompt, work.keys)
+        topic = topic_of(work.prompt, work.keys, ticket.sequence.adapter_identity)
         return Drafter(self._drafts, topic) if topic else None
 
     def _supply(self, ticket: Ticket, embeddings: Mapping[str, ImageEmbedding]) -> None:
@@ -332,6 +344,7 @@ class Engine:
             return
         if not self.is_broken:
             self._scheduler.finish(ticket.sequence)
+            self._forgetting.ended(ticket.sequence)
         with self._pending_lock:
             self._pending.give_back(ticket.work.tenant)
 
@@ -356,15 +369,9 @@ class Engine:
         self._end(ticket)
         self._tell(ticket, Failed(Unavailable("the language worker is shutting down", retry_after_s=1.0)))
 
-    def _forget(self, image_id: str) -> None:
+    def _forget(self, forget: Callable[[], None]) -> None:
         if not self.is_broken:
-            self._scheduler.ledger.forget(image_id)
-        if self._drafts is not None:
-            self._drafts.forget(image_id)
-            for sequence in self._tickets:
-                # Nor may what is being answered be kept when it is done.
-                if sequence.drafter is not None and image_id in sequence.drafter.topic.images:
-                    sequence.drafter = None
+            forget()
 
     def _break(self) -> None:
         """What the scheduler knows can no longer be trusted: nothing is run any more, and nobody is left waiting."""

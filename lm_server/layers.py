@@ -14,7 +14,9 @@ from torch import nn
 from kernels import make_linear
 from kernels.linear import SILU
 from kernels.rotary import neighbours, rotate
+from lm_server.adapters import LANGUAGE, Shape
 from lm_server.attention import StepAttention
+from lm_server.lora import Linear, StepAdapters, adapt_linears
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ class StepInputs:
 
 
 class Layer(Protocol):
-    """A decoder layer."""
+    """A decoder layer. `linears` are those of its linear layers that adapters can change."""
+
+    linears: tuple[Linear, ...]
 
     def attend(self, hidden: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
         """Rows [R, H] after attention, residual included; their keys and values are stored."""
@@ -50,8 +54,9 @@ class LeanLayer(nn.Module):
     Queries, keys and values come from one product; activation, gate and residuals are done within the products.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, adapters: StepAdapters) -> None:
         super().__init__()
+        self.adapters = adapters
         attention, mlp = layer.self_attn, layer.mlp
         self._index: int = attention.layer_idx
         self._scale: float = attention.scaling
@@ -59,6 +64,9 @@ class LeanLayer(nn.Module):
         self._num_heads = attention.q_proj.out_features // self._head_dim
         self._num_turned = self._num_heads + attention.k_proj.out_features // self._head_dim
         order = neighbours(self._num_turned, self._head_dim).to(attention.q_proj.weight.device)
+        self.linears = _lean_linears(layer, order)
+        self._qkv_linears = self.linears[:3]
+        self._out_linear, self._gate_linear, self._up_linear, self._down_linear = self.linears[3:]
         self._qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj, order=order)
         self._out = make_linear(attention.o_proj.weight, attention.o_proj.bias)
         self._head_norms = _head_norms(attention, self._num_turned - self._num_heads, order[: self._head_dim])
@@ -69,27 +77,40 @@ class LeanLayer(nn.Module):
 
     def attend(self, hidden: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
         """Rows [R, H] after attention, residual included; their keys and values are stored."""
-        qkv = self._qkv(_normed(hidden, self._before_attention)).unflatten(-1, (-1, self._head_dim))
+        rows = _normed(hidden, self._before_attention)
+        product = self._qkv(rows)
+        self.adapters.add(product, rows, self._qkv_linears)
+        qkv = product.unflatten(-1, (-1, self._head_dim))
         turned = qkv[:, : self._num_turned]
         if self._head_norms is not None:
             turned = F.rms_norm(turned, (self._head_dim,), eps=self._head_norms[1]) * self._head_norms[0]
         turned = rotate(turned, inputs.rotation).transpose(0, 1)
         queries, keys = turned[: self._num_heads], turned[self._num_heads :]
         values = qkv[:, self._num_turned :].transpose(0, 1)
-        attended = inputs.attention(self._index, queries, keys, values, self._scale)
-        return self._out.plus(attended.transpose(0, 1).flatten(1), hidden)
+        attended = inputs.attention(self._index, queries, keys, values, self._scale).transpose(0, 1).flatten(1)
+        return self._with_adapters(self._out.plus(attended, hidden), attended, self._out_linear)
 
     def feed(self, hidden: torch.Tensor) -> torch.Tensor:
         """Rows [N, H] after the feed-forward part, residual included."""
         rows = _normed(hidden, self._before_mlp)
-        return self._down.plus(self._up.times(rows, self._gate(rows)), hidden)
+        added = self.adapters.added(rows, self._gate_linear)
+        gate = self._gate(rows) if added is None else F.silu(self._gate.plus(rows, added))
+        inner = self._with_adapters(self._up.times(rows, gate), rows, self._up_linear, gate)
+        return self._with_adapters(self._down.plus(inner, hidden), inner, self._down_linear)
+
+    def _with_adapters(
+        self, product: torch.Tensor, rows: torch.Tensor, linear: Linear, factor: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        self.adapters.add(product, rows, (linear,), factor)
+        return product
 
 
 class WholeLayer:
     """Any other layer, by transformers' own code: mixtures of experts, layers that accelerate placed."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, index: int, adapters: StepAdapters) -> None:
         self._layer = layer
+        self.linears = adapt_linears(layer, f"{LANGUAGE}layers.{index}", adapters)
         # accelerate's hooks sit on the layer as a whole.
         self._is_hooked = hasattr(layer, "_hf_hook")
 
@@ -117,12 +138,38 @@ class WholeLayer:
         return hidden + fed
 
 
-def make_layers(text: Any) -> list[Layer]:
-    """The layers of a language model; lean ones take the place of transformers', so that no weight is held twice."""
+def make_layers(text: Any, adapters: StepAdapters) -> list[Layer]:
+    """The layers of a language model; lean ones take the place of transformers', so that no weight is held twice.
+
+    They add what `adapters` says of the step's rows.
+    """
+    made: list[Layer] = []
     for index, layer in enumerate(text.layers):
-        if _is_known(layer):
-            text.layers[index] = LeanLayer(layer)
-    return [layer if isinstance(layer, LeanLayer) else WholeLayer(layer) for layer in text.layers]
+        if isinstance(layer, LeanLayer):
+            layer.adapters = adapters
+        elif _is_known(layer):
+            text.layers[index] = LeanLayer(layer, adapters)
+        lean = text.layers[index]
+        made.append(lean if isinstance(lean, LeanLayer) else WholeLayer(layer, index, adapters))
+    return made
+
+
+def _lean_linears(layer: Any, order: torch.Tensor) -> tuple[Linear, ...]:
+    """The seven linear layers of a known layer, as they stand in the lean one's products; `order` is of its heads."""
+    prefix, found, first = f"{LANGUAGE}layers.{layer.self_attn.layer_idx}", list[Linear](), 0
+    for name in ("q_proj", "k_proj", "v_proj"):
+        shape = _shape(getattr(layer.self_attn, name))
+        turned = order[first : first + shape.out_features] - first
+        found.append(Linear(f"{prefix}.self_attn.{name}", shape, first, turned if len(turned) else None))
+        first += shape.out_features
+    found.append(Linear(f"{prefix}.self_attn.o_proj", _shape(layer.self_attn.o_proj)))
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        found.append(Linear(f"{prefix}.mlp.{name}", _shape(getattr(layer.mlp, name))))
+    return tuple(found)
+
+
+def _shape(linear: nn.Linear) -> Shape:
+    return Shape(linear.out_features, linear.in_features)
 
 
 def _is_known(layer: Any) -> bool:

@@ -25,6 +25,7 @@ from checkpoint import (
 )
 from kernels import TurnsUnusable, keep_freed_memory, leave_threads_to_the_model, open_turns, return_freed_memory
 from lm_server import metrics
+from lm_server.adapter_registry import AdapterLimits, AdapterRegistry
 from lm_server.answering import Answerer, TokenLimits
 from lm_server.disk import DiskFolder, DiskUnusable
 from lm_server.drafts import DraftBook
@@ -42,7 +43,7 @@ from lm_server.showing import VideoFacts
 from lm_server.tied import hold_table_once
 from lm_server.tiers import Tiers
 from protos import language_pb2, language_pb2_grpc
-from rpc.errors import RpcError
+from rpc.errors import InvalidArgument, RpcError
 from rpc.heartbeat import Heartbeat
 from rpc.peers import Identity, PeersUnusable
 from rpc.server import GrpcServer, serve_until_signal
@@ -142,6 +143,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     # A worker that can answer nothing leaves, so that whoever watches it knows.
     engine = make_engine(settings, half, tokenizer, partial(os.kill, os.getpid(), signal.SIGTERM))
     metrics.watch(engine)
+    adapters = open_registry(settings, half, engine)
     keep_freed_memory()
     answerer = Answerer(
         engine,
@@ -152,7 +154,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     limits = RequestLimits(settings.max_images, settings.max_choices, settings.max_questions)
     facts = _facts(settings, half, checkpoint)
     server = GrpcServer((SERVICE,), max_message_bytes=settings.max_request_bytes, identity=own)
-    servicer = LanguageServicer(answerer, engine, pairing, store, facts, limits)
+    servicer = LanguageServicer(answerer, engine, pairing, store, facts, limits, adapters)
     language_pb2_grpc.add_LanguageServiceServicer_to_server(servicer, server.server)  # type: ignore[no-untyped-call]
 
     heartbeat = Heartbeat(engine.pulse, server.set_serving, settings.hang_s)
@@ -214,6 +216,26 @@ def make_engine(
         disk=DiskFolder(Path(settings.kv_disk_dir)) if settings.kv_disk_dir else None,
         drafts=DraftBook(settings.draft_tokens, DRAFT_BYTES) if settings.draft_tokens else None,
     )
+
+
+def open_registry(settings: LanguageSettings, half: LoadedLanguage, engine: Engine) -> AdapterRegistry:
+    """The adapters that the worker is started with. Raises `InvalidArgument`, naming the one that is no good."""
+    directories = tuple(map(Path, settings.lora_dirs))
+    registry = AdapterRegistry(
+        engine.linears,
+        half.dtype,
+        settings.device,
+        AdapterLimits(settings.max_loras, settings.lora_bytes, directories),
+        model=settings.model_name or half.description.name,
+        on_gone=engine.forget_adapter,
+    )
+    for each in settings.lora:
+        name, _, path = each.partition("=")
+        try:
+            registry.load_first(name, path)
+        except InvalidArgument as exc:
+            raise InvalidArgument(f"--lora {name}: {exc.message}") from exc
+    return registry
 
 
 def lower_tiers(settings: LanguageSettings, token_bytes: int, *, on_accelerator: bool) -> Tiers | None:

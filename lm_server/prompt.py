@@ -259,12 +259,13 @@ def _with_cut(prompt: Prompt, cut: int) -> Prompt:
     return Prompt(prompt.tokens, prompt.positions, prompt.next_position, prompt.images, (*kept, cut))
 
 
-def segment_keys(prompt: Prompt, tenant: str, fingerprint: str) -> tuple[bytes, ...]:
+def segment_keys(prompt: Prompt, tenant: str, fingerprint: str, adapter: str = "") -> tuple[bytes, ...]:
     """A key for the segment that ends at each cut: a digest of everything before it, images by their ids.
 
-    Prompts have equal keys exactly when their tokens, images, tenant and vision fingerprint are equal up to the cut.
+    Prompts have equal keys exactly when their tokens, images, tenant, vision fingerprint and adapter's identity are
+    equal up to the cut.
     """
-    digest = hashlib.blake2b(f"{tenant}\0{fingerprint}\0".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{tenant}\0{fingerprint}\0{adapter}\0".encode(), digest_size=16)
     tokens = np.asarray(prompt.tokens, dtype=np.int64)
     keys: list[bytes] = []
     start = 0

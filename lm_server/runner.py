@@ -9,9 +9,11 @@ import torch
 
 from kernels import ALONE, Alone, Turns, pack_linears
 from kernels.rotary import rotation
+from lm_server.adapters import HEAD, Shape
 from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
 from lm_server.layers import StepInputs, make_layers
+from lm_server.lora import Linear, StepAdapters
 from lm_server.steps import Logits, Run
 from lm_server.tied import embedded_dtype, hold_table_once, input_device
 
@@ -60,13 +62,21 @@ class ModelRunner:
     `model` is a Qwen-VL ForConditionalGeneration without its vision tower; its linear layers are packed where that can
     be done. `kv_bytes` bounds the key/value memory. `threads` is what torch may use in the thread that calls `run`;
     None leaves it as it is there. `turns` are taken for every step.
+
+    Attributes:
+        linears: The linear layers that adapters can change; none where accelerate placed the layers.
     """
 
     def __init__(self, model: Any, kv_bytes: int, threads: int | None = None, turns: Turns | Alone = ALONE) -> None:
         self._threads = threads
         self._turns = turns
         self._text = model.model.language_model
-        self.layers = make_layers(self._text)
+        self._adapters = StepAdapters()
+        self._head = Linear(HEAD, Shape(model.lm_head.out_features, model.lm_head.in_features))
+        is_hooked = any(hasattr(module, "_hf_hook") for module in model.modules())
+        self.layers = make_layers(self._text, self._adapters)
+        own = tuple(linear for layer in self.layers for linear in layer.linears)
+        self.linears: tuple[Linear, ...] = () if is_hooked else (*own, self._head)
         hold_table_once(model)
         pack_linears(model)
         self._lm_head = model.lm_head
@@ -99,7 +109,10 @@ class ModelRunner:
         hidden = self._through_layers(ordered, [rows for _, rows in wanted])
         if not wanted:
             return {}
-        logits = self._lm_head(self._text.norm(hidden)).float().cpu()
+        rows = self._text.norm(hidden)
+        product = self._lm_head(rows)
+        self._adapters.add(product, rows, (self._head,))
+        logits = product.float().cpu()
         best = logits.argmax(-1).tolist()
         places = {id(run): index for index, run in enumerate(runs)}
         found: dict[int, NextTokens] = {}
@@ -119,6 +132,7 @@ class ModelRunner:
         images = _image_rows(runs)
         hidden = self._embed(runs, images)
         inputs = self._inputs(runs, hidden)
+        self._adapters.begin(runs, hidden.device)
         *layers, last = self.layers
         for index, layer in enumerate(layers):
             hidden = layer.feed(layer.attend(hidden, inputs))
@@ -128,6 +142,7 @@ class ModelRunner:
                     hidden[image.rows] += features.to(hidden.device, hidden.dtype)
         # (DeepStack features behind this layer would be added to image rows, which are never wanted.)
         hidden = last.attend(hidden, inputs)
+        self._adapters.keep(wanted)
         return last.feed(torch.cat([hidden[rows] for rows in wanted]) if wanted else hidden[:0])
 
     def _inputs(self, runs: Sequence[Run], hidden: torch.Tensor) -> StepInputs:

@@ -172,7 +172,9 @@ class Scheduler:
         ahead = sum(self._ahead(each, _tail(each).capacity) for each in self.running)
         own_tokens = sequence.tail_tokens + self._ahead(sequence, sequence.tail_tokens)
         cuts, images = sequence.prompt.cuts, sequence.images_before_cuts
-        path = self.ledger.acquire_path(sequence.keys, cuts, images, room_tokens=own_tokens + ahead)
+        path = self.ledger.acquire_path(
+            sequence.keys, cuts, images, room_tokens=own_tokens + ahead, adapter=sequence.adapter_identity
+        )
         if path is None:
             return False
         tail = self.ledger.acquire_block(sequence.tail_tokens)

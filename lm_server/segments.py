@@ -122,14 +122,21 @@ class KvLedger:
         return self.used_tokens - self.unused_tokens + num_tokens <= self.budget_tokens
 
     def acquire_path(
-        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]], *, room_tokens: int = 0
+        self,
+        keys: Sequence[bytes],
+        cuts: Sequence[int],
+        images: Sequence[frozenset[str]],
+        *,
+        room_tokens: int = 0,
+        adapter: str = "",
     ) -> list[Segment] | None:
         """The segments that end at the cuts, made where they do not exist; the caller uses them until `release_path`.
 
-        `images` names for each cut the images shown before it. None, with nothing changed, where there is no room for
-        the missing ones and `room_tokens` more. Those that a tier holds are restored.
+        `images` names for each cut the images shown before it; `adapter` is what all are computed with. None, with
+        nothing changed, where there is no room for the missing ones and `room_tokens` more. Those that a tier holds are
+        restored.
         """
-        all_facts = self._facts(keys, cuts, images)
+        all_facts = self._facts(keys, cuts, images, adapter)
         missing = [facts for facts in all_facts if facts.key not in self._segments]
         idle = [self._segments[key] for key in keys if key in self._segments and not self._segments[key].num_users]
         wanted = sum(facts.num_tokens for facts in missing)
@@ -160,15 +167,24 @@ class KvLedger:
 
     def forget(self, image_id: str) -> None:
         """Lets no later prompt find a segment that shows the image. Sequences that stand on one go on."""
-        for segment in [segment for segment in self._segments.values() if image_id in segment.facts.images]:
+        self._forget([segment for segment in self._segments.values() if image_id in segment.facts.images])
+        if self.tiers:
+            self.tiers.forget(image_id)
+
+    def forget_adapter(self, identity: str) -> None:
+        """Lets no later prompt find a segment that was computed with the adapter. Sequences that stand on one go on."""
+        self._forget([segment for segment in self._segments.values() if segment.facts.adapter == identity])
+        if self.tiers:
+            self.tiers.forget_adapter(identity)
+
+    def _forget(self, gone: Sequence[Segment]) -> None:
+        for segment in gone:
             del self._segments[segment.key]
             self._order.remove(segment.key)
             segment.is_forgotten = True
             if segment.num_users == 0:
                 self.unused_tokens -= segment.num_tokens
                 self.release_block(segment.block)
-        if self.tiers:
-            self.tiers.forget(image_id)
 
     def acquire_block(self, capacity: int) -> Block | None:
         """A private block, or None where there is no room."""
@@ -206,13 +222,13 @@ class KvLedger:
         return self.tiers.take_transfers() if self.tiers else ()
 
     def _facts(
-        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]]
+        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]], adapter: str
     ) -> list[SegmentFacts]:
         facts: list[SegmentFacts] = []
         parent, start, shown = None, 0, frozenset[str]()
         for key, cut, all_shown in zip(keys, cuts, images, strict=True):
             cost = self.cost(start, cut - start, len(all_shown - shown))
-            facts.append(SegmentFacts(key, parent, start, cut - start, all_shown, cost))
+            facts.append(SegmentFacts(key, parent, start, cut - start, all_shown, cost, adapter))
             parent, start, shown = key, cut, all_shown
         return facts
 

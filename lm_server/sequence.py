@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,18 @@ from lm_server.showing import ImageSpan, Positions
 
 # An image's embedding, opaque to everything that decides.
 Embedding = object
+
+
+class AdapterName(Protocol):
+    """An adapter, of which whatever decides knows which one it is."""
+
+    @property
+    def identity(self) -> str:
+        """Differs between any two loadings."""
+
+    @property
+    def is_gone(self) -> bool:
+        """It is not served any more; only what runs goes on with it."""
 
 
 class State(StrEnum):
@@ -43,6 +56,7 @@ class Sequence:
         num_disk_waits: How often it has done so.
         drafter: Guesses its next tokens; None where nobody does.
         tenant: Whose it is; tenants take turns.
+        adapter: What its rows are computed with beside the model, to its end.
         turn: Its place among those that wait.
     """
 
@@ -62,6 +76,7 @@ class Sequence:
     num_disk_waits: int = 0
     drafter: Drafter | None = None
     tenant: str = ""
+    adapter: AdapterName | None = None
     turn: int = 0
 
     @property
@@ -74,6 +89,11 @@ class Sequence:
         return self.tail.num_computed > 0 or any(
             0 < segment.block.num_computed < segment.num_tokens for segment in self.path
         )
+
+    @property
+    def adapter_identity(self) -> str:
+        """The adapter's; "" where it has none."""
+        return "" if self.adapter is None else self.adapter.identity
 
     @property
     def path_tokens(self) -> int:

@@ -6,8 +6,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from lm_server.adapter_registry import AdapterRegistry
 from lm_server.answering import Answerer, Done, Piece
 from lm_server.engine import Engine
+from lm_server.lora import Adapter
 from lm_server.pairing import Pairing
 from lm_server.requests import Ask, RequestLimits, answers_to, read_answer, read_generate, read_score
 from protos import language_pb2, language_pb2_grpc
@@ -44,6 +46,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         store: Any,
         facts: WorkerFacts,
         limits: RequestLimits,
+        adapters: AdapterRegistry,
     ) -> None:
         self._answerer = answerer
         self._engine = engine
@@ -51,13 +54,15 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         self._store = store
         self._facts = facts
         self._limits = limits
+        self._adapters = adapters
 
     async def Generate(  # noqa: N802 - the contract's name
         self, request: language_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[language_pb2.GenerateEvent]:
         """Streams the answer to one prompt, or several answers; the failure of one of them is the call's."""
         asks = answers_to(read_generate(request, self._limits), request, self._limits)
-        async with aclosing(self._answerer.answer(request.tenant, asks)) as events:
+        adapter = self._adapters.find(request.adapter)
+        async with aclosing(self._answerer.answer(request.tenant, asks, adapter)) as events:
             async for event in events:
                 if isinstance(event, Piece):
                     yield language_pb2.GenerateEvent(delta=event.text, index=event.index, logprobs=event.logprobs)
@@ -70,7 +75,8 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         """Streams the answers to many questions about the same images."""
         asks = read_answer(request, self._limits)
         ids = [question.id or str(index) for index, question in enumerate(request.questions)]
-        async with aclosing(self._answerer.answer(request.tenant, asks)) as events:
+        adapter = self._adapters.find(request.adapter)
+        async with aclosing(self._answerer.answer(request.tenant, asks, adapter)) as events:
             async for event in events:
                 yield _answer_event(event, ids[event.index])
 
@@ -78,10 +84,11 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         self, request: language_pb2.ScoreRequest, context: Any
     ) -> language_pb2.ScoreResponse:
         """Scores the choices of one prompt."""
-        return language_pb2.ScoreResponse(answer=await self._only(request.tenant, read_score(request, self._limits)))
+        ask, adapter = read_score(request, self._limits), self._adapters.find(request.adapter)
+        return language_pb2.ScoreResponse(answer=await self._only(request.tenant, ask, adapter))
 
-    async def _only(self, tenant: str, ask: Ask) -> language_pb2.Answer:
-        async with aclosing(self._answerer.answer(tenant, [ask])) as events:
+    async def _only(self, tenant: str, ask: Ask, adapter: Adapter | None) -> language_pb2.Answer:
+        async with aclosing(self._answerer.answer(tenant, [ask], adapter)) as events:
             async for event in events:
                 if isinstance(event, Done):
                     return _answer_of(event)
@@ -93,6 +100,19 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         """Drops what is kept of a deleted image."""
         self._answerer.forget(request.tenant, request.image_id)
         return language_pb2.ForgetImageResponse()
+
+    async def LoadAdapter(  # noqa: N802 - the contract's name
+        self, request: language_pb2.LoadAdapterRequest, context: Any
+    ) -> language_pb2.Adapter:
+        """Serves an adapter from a directory."""
+        return (await self._adapters.load(request.name, request.path)).message()
+
+    async def UnloadAdapter(  # noqa: N802 - the contract's name
+        self, request: language_pb2.UnloadAdapterRequest, context: Any
+    ) -> language_pb2.UnloadAdapterResponse:
+        """Serves an adapter no longer."""
+        self._adapters.unload(request.name)
+        return language_pb2.UnloadAdapterResponse()
 
     async def GetInfo(  # noqa: N802 - the contract's name
         self, request: language_pb2.GetInfoRequest, context: Any
@@ -134,6 +154,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
             store_healthy=self._store.healthy if self._store else True,
             counters=snapshot(),
             now=time.time(),
+            adapters=[served.message() for served in self._adapters.served],
         )
 
 

@@ -68,6 +68,15 @@ class LanguageSettings:
     store_timeout_s: float = 5.0
     # For one entry from the vision worker, encoding included.
     fetch_timeout_s: float = 120.0
+    # LoRA adapters that are served from the start: NAME=PATH, with commas between them. They may lie anywhere.
+    lora: tuple[str, ...] = ()
+    # Directories below which adapters may be loaded from while the worker serves, with commas between them. Without
+    # any, none is loaded then.
+    lora_dirs: tuple[str, ...] = ()
+    # Adapters that may be served at a time.
+    max_loras: int = 16
+    # Memory for the weights of all of them together.
+    lora_bytes: int = 1024 * MIB
     # How long running answers may go on after SIGTERM.
     grace_s: float = 20.0
     # torch's threads; None leaves torch's choice.
@@ -93,6 +102,8 @@ class LanguageSettings:
             "max_wait_s",
             "hang_s",
             "default_max_tokens",
+            "max_loras",
+            "lora_bytes",
             "max_entry_bytes",
             "max_request_bytes",
             "store_timeout_s",

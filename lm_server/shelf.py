@@ -16,6 +16,7 @@ class SegmentFacts:
         num_tokens: Its length.
         images: Ids of every image that it, or what stands before it, shows.
         cost: What computing it takes, in tokens' work.
+        adapter: Identity of the adapter that it was computed with; "" for none.
     """
 
     key: bytes
@@ -24,6 +25,7 @@ class SegmentFacts:
     num_tokens: int
     images: frozenset[str]
     cost: float
+    adapter: str = ""
 
 
 @dataclass(slots=True, eq=False)

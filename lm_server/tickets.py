@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lm_server.logprobs import TokenLog, TokenLogprob
+from lm_server.lora import Adapter
 from lm_server.prompt import Prompt
 from lm_server.runner import ImageEmbedding
 from lm_server.sampler import Sampler, Sampling
@@ -28,6 +29,7 @@ class Work:
         choices: Token ids of each choice; given, they are scored and nothing is generated.
         embeddings: By image id; may lack images whose segments are expected to be resident.
         tenant: Whose question it is; tenants take turns.
+        adapter: What it is answered with beside the model; the keys must be made with its identity.
     """
 
     prompt: Prompt
@@ -37,6 +39,7 @@ class Work:
     choices: tuple[tuple[int, ...], ...] = ()
     embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
     tenant: str = ""
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,5 +118,11 @@ def sequence_of(work: Work) -> Sequence:
     """What the scheduler is given of a question."""
     max_tokens = 0 if work.choices else work.max_tokens
     return Sequence(
-        work.prompt, work.keys, max_tokens, work.choices, embeddings=dict(work.embeddings), tenant=work.tenant
+        work.prompt,
+        work.keys,
+        max_tokens,
+        work.choices,
+        embeddings=dict(work.embeddings),
+        tenant=work.tenant,
+        adapter=work.adapter,
     )

@@ -205,7 +205,14 @@ class Tiers:
 
     def forget(self, image_id: str) -> None:
         """Drops every segment that shows the image, wherever it is."""
-        for kept in [kept for kept in self._kept.values() if image_id in kept.facts.images]:
+        self._remove_all([kept for kept in self._kept.values() if image_id in kept.facts.images])
+
+    def forget_adapter(self, identity: str) -> None:
+        """Drops every segment that was computed with the adapter, wherever it is."""
+        self._remove_all([kept for kept in self._kept.values() if kept.facts.adapter == identity])
+
+    def _remove_all(self, gone: Iterable[Kept]) -> None:
+        for kept in gone:
             self._remove(kept)
 
     def take_transfers(self) -> tuple[Transfer, ...]:

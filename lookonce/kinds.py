@@ -124,6 +124,25 @@ def read_domains(text: str) -> tuple[str, ...]:
     return domains
 
 
+def read_loras(text: str) -> tuple[str, ...]:
+    """`NAME=PATH` with commas between them, each name once."""
+    loras = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    names = [lora.partition("=")[0] for lora in loras]
+    if not all(name and path for name, _, path in (lora.partition("=") for lora in loras)):
+        raise typer.BadParameter(f"{text!r} is not NAME=PATH[,…]")
+    if len(set(names)) != len(names):
+        raise typer.BadParameter(f"{text!r} has a name twice")
+    return loras
+
+
+def read_directories(text: str) -> tuple[str, ...]:
+    """Absolute paths with commas between them."""
+    paths = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    if not all(path.startswith("/") for path in paths):
+        raise typer.BadParameter(f"{text!r} is not a list of absolute paths")
+    return paths
+
+
 def read_text(text: str) -> str:
     """Any text but none."""
     if not text:
@@ -150,6 +169,8 @@ PORT = Kind("PORT", read_port)
 HOST_PORT = Kind("HOST:PORT", read_address)
 DOMAINS = Kind("DOMAIN[,…]", read_domains, show_addresses)
 HOST_PORTS = Kind("HOST:PORT[,…]", read_addresses, show_addresses)
+LORAS = Kind("NAME=PATH[,…]", read_loras, show_addresses)
+DIRECTORIES = Kind("DIR[,…]", read_directories, show_addresses)
 TEXT = Kind("TEXT", read_text)
 URL = Kind("URL", read_text)
 FILE = Kind("PATH", read_text)

@@ -40,6 +40,8 @@ BY_NAME: Mapping[str, Kind] = {
     "key": kinds.FILE,
     "ca": kinds.FILE,
     "turns": kinds.FILE,
+    "lora": kinds.LORAS,
+    "lora_dirs": kinds.DIRECTORIES,
     "draft_tokens": kinds.AMOUNT,
 }
 BY_SUFFIX: Mapping[str, Kind] = {"_bytes": kinds.SIZES, "_s": kinds.SECONDS}

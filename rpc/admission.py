@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Asked by whoever restarts processes, who has no token.
 OPEN = "/grpc.health.v1.Health/"
+# What they change is served to every tenant.
+FOR_ALL = frozenset(f"/lookonce.language.v1.LanguageService/{method}" for method in ("LoadAdapter", "UnloadAdapter"))
 AUTHORIZATION = "authorization"
 
 
@@ -43,6 +45,8 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         tenant = self._tokens.tenant(shown) if isinstance(shown, str) else None
         if tenant is None:
             return _refusing(handler, Unauthenticated("a token is needed: send it as 'authorization: Bearer TOKEN'"))
+        if tenant != ANY_TENANT and handler_call_details.method in FOR_ALL:
+            return _refusing(handler, PermissionDenied("this token is one tenant's, and adapters are served to all"))
         return handler if tenant == ANY_TENANT else _bound(handler, tenant)
 
 

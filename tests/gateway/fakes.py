@@ -133,6 +133,7 @@ class FakeLanguage(language_pb2_grpc.LanguageServiceServicer):
         self.forgotten: list[tuple[str, str]] = []
         self.script: Script | None = None
         self.error: RpcError | None = None
+        self.adapter_error: RpcError | None = None
         self.cancelled = asyncio.Event()
         self.info = language_pb2.LanguageInfo(
             model="tiny",
@@ -155,6 +156,32 @@ class FakeLanguage(language_pb2_grpc.LanguageServiceServicer):
     ) -> language_pb2.ForgetImageResponse:
         self.forgotten.append((request.tenant, request.image_id))
         return language_pb2.ForgetImageResponse()
+
+    async def LoadAdapter(  # noqa: N802
+        self, request: language_pb2.LoadAdapterRequest, context: Any
+    ) -> language_pb2.Adapter:
+        if self.adapter_error is not None:
+            raise self.adapter_error
+        adapter = language_pb2.Adapter(name=request.name, path=request.path, rank=8, bytes=4096, created=1_700_000_000)
+        self._drop(request.name)
+        self.info.adapters.append(adapter)
+        return adapter
+
+    async def UnloadAdapter(  # noqa: N802
+        self, request: language_pb2.UnloadAdapterRequest, context: Any
+    ) -> language_pb2.UnloadAdapterResponse:
+        if self.adapter_error is not None:
+            raise self.adapter_error
+        if not self._drop(request.name):
+            raise NotFound("there is no such adapter", reason="MODEL_NOT_FOUND")
+        return language_pb2.UnloadAdapterResponse()
+
+    def _drop(self, name: str) -> bool:
+        kept = [adapter for adapter in self.info.adapters if adapter.name != name]
+        is_there = len(kept) < len(self.info.adapters)
+        del self.info.adapters[:]
+        self.info.adapters.extend(kept)
+        return is_there
 
     async def GetInfo(self, request: language_pb2.GetInfoRequest, context: Any) -> language_pb2.LanguageInfo:  # noqa: N802
         return self.info

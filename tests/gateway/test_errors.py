@@ -67,7 +67,7 @@ async def test_route_and_method_errors_are_error_objects(line: Line) -> None:
     json_type = {"Content-Type": "application/json"}
     cases = [
         (await line.client.get("/v1/nothing"), 404, "unknown_route"),
-        (await line.client.post("/v1/moderations", json={}), 404, "unknown_route"),
+        (await line.client.post("/v1/embeddings", json={}), 404, "unknown_route"),
         (await line.client.get("/v1/answers"), 405, "method_not_allowed"),
         (await line.client.post("/v1/answers", content=b"{", headers=json_type), 400, "invalid_json"),
         (await line.client.post("/v1/answers", content=b'"\xff"', headers=json_type), 400, "invalid_body"),

@@ -27,6 +27,8 @@ def test_every_route_is_described(document: dict[str, Any]) -> None:
         ("/v1/images/{image_id}", "delete"),
         ("/v1/moderations", "post"),
         ("/v1/policies", "get"),
+        ("/v1/load_lora_adapter", "post"),
+        ("/v1/unload_lora_adapter", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{model}", "get"),
         ("/health", "get"),

@@ -93,3 +93,16 @@ def test_words_are_taken_in_any_case() -> None:
     assert kinds.LOG_LEVEL.read("WARNING") == "warning"
     with pytest.raises(typer.BadParameter, match="debug, info, warning, error"):
         kinds.LOG_LEVEL.read("loud")
+
+
+def test_adapters_are_names_and_paths() -> None:
+    """NAME=PATH, several with commas, each name once; directories are absolute."""
+    assert kinds.read_loras("a=/x, b=y=z") == ("a=/x", "b=y=z")
+    assert kinds.read_directories("/x,/y z") == ("/x", "/y z")
+    assert kinds.read_loras("") == kinds.read_directories("") == ()
+    for text in ("a", "a=", "=/x", "a=/x,a=/y", "a=/x,"):
+        with pytest.raises(typer.BadParameter):
+            kinds.read_loras(text)
+    for text in ("x", "/x,y", "/x,"):
+        with pytest.raises(typer.BadParameter):
+            kinds.read_directories(text)

@@ -113,6 +113,8 @@ LANGUAGE = LanguageSettings(
     kv_host_bytes=3 << 28,
     kv_disk_dir="somewhere",
     draft_tokens=4,
+    lora=("a=/x", "b=/y"),
+    lora_dirs=("/x", "/y"),
 )
 GATEWAY = GatewaySettings(vision=("a:1",), language=("b:2",), port=0, limits=Limits(images=2, body_bytes=1000))
 

@@ -137,6 +137,18 @@ async def test_a_token_speaks_for_its_tenant_alone(pair: Pair, tokens_file: str)
                 assert await code_of(opened, method, alice, tenant=tenant) is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_one_tenants_token_changes_nothing_for_all(pair: Pair, tokens_file: str) -> None:
+    """What every tenant is served, LoRA adapters, cannot be changed with a token of one tenant."""
+    alice, names = (("authorization", "Bearer of-alice"),), ("LoadAdapter", "UnloadAdapter")
+    methods = [method for method in METHODS if method.name in names]
+    async with (
+        serving(identity(pair, tokens_file)) as address,
+        channel(address, max_message_bytes=1 << 20, identity=identity(pair)) as opened,
+    ):
+        codes = [await code_of(opened, method, alice) for method in methods]
+    assert codes == [grpc.StatusCode.PERMISSION_DENIED] * len(names)
+
+
 def test_tokens_are_not_sent_in_plain_text(tokens_file: str) -> None:
     """Tokens without TLS are refused at the start, and so is half a certificate."""
     with pytest.raises(ValueError, match="peer_tokens_file needs TLS"):
