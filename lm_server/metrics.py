@@ -15,6 +15,12 @@ QUESTIONS = Counter("lookonce_questions_total", "Questions by outcome: stop, len
 OVERDUE = Counter(
     "lookonce_questions_overdue_total", "Questions refused because they had waited too long; with --max-wait-s."
 )
+GRAMMARS = Counter(
+    "lookonce_grammars_total", "Grammars asked for: compiled, refused, or kept from before.", ["outcome"]
+)
+GRAMMAR_WAIT = Counter(
+    "lookonce_grammar_wait_seconds_total", "Seconds that the engine has waited for masks of allowed tokens."
+)
 STEP_ROWS = Histogram(
     "lookonce_step_rows", "Rows of a step of the engine.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 )

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lm_server.constrained import Constrained
+from lm_server.grammars import Grammar
 from lm_server.prompt import Prompt
 from lm_server.runner import ImageEmbedding
 from lm_server.sampler import Sampler, Sampling
@@ -25,6 +27,7 @@ class Work:
         choices: Token ids of each choice; given, they are scored and nothing is generated.
         embeddings: By image id; may lack images whose segments are expected to be resident.
         tenant: Whose question it is; tenants take turns.
+        grammar: What the answer is held to; None leaves it free.
     """
 
     prompt: Prompt
@@ -34,6 +37,7 @@ class Work:
     choices: tuple[tuple[int, ...], ...] = ()
     embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
     tenant: str = ""
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Ticket:
         self.sequence = sequence_of(work)
         self.text = TextStream(tokenizer, work.sampling.stop)
         self.sampler = Sampler(work.sampling)
+        self.constrained = Constrained(work.grammar) if work.grammar else None
         self.submitted = time.monotonic()
         self.first_token_s: float | None = None
         # By choice: the log-probability of its first token, and of the rest once its branch has run.

@@ -12,6 +12,7 @@ from cache.memory_store import MemoryStore
 from cache.tensors import from_torch
 from lm_server.answering import Answerer, Done, Piece, TokenLimits
 from lm_server.entries import EntryLibrary, EntryShape
+from lm_server.grammars import GrammarLibrary
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.sampler import Sampling
 from protos import language_pb2
@@ -61,7 +62,8 @@ class Desk:
         shape = EntryShape(text.hidden_size, 0, shop.merge_size)
         pairing: Any = self.pairing
         self.library = EntryLibrary(self.store, pairing, shape, local_bytes=1 << 20, fetch_timeout_s=1.0)
-        self.answerer = Answerer(bench.engine, shop.prompts, self.library, TokenLimits(10_000, 8))
+        self.grammars = GrammarLibrary(shop.vocabulary, max_kept=4, cpu_s=0.4)
+        self.answerer = Answerer(bench.engine, shop.prompts, self.library, self.grammars, TokenLimits(10_000, 8))
 
     async def keep(self, number: int, fingerprint: str) -> None:
         """Stores a picture's entry as a vision worker of this fingerprint would."""
@@ -97,7 +99,9 @@ class Desk:
 async def desk(shop: Workshop, **engine: Any) -> AsyncIterator[Desk]:
     """A desk on a running engine."""
     with shop.engine(**engine) as bench:
-        yield Desk(bench)
+        made = Desk(bench)
+        yield made
+    made.grammars.close()
 
 
 def question(text: str, *image_ids: str, max_tokens: int = 4) -> Ask:

@@ -3,6 +3,7 @@
 import copy
 import queue
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lm_server.constraints import Constraint
 from lm_server.disk import DiskFolder
 from lm_server.drafts import DraftBook
 from lm_server.engine import Engine
+from lm_server.grammars import Grammar, Vocabulary
+from lm_server.probing import ParserLimits
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding, ModelRunner
 from lm_server.sampler import Sampling
@@ -29,6 +33,9 @@ def picture(number: int, width: int = 84, height: int = 56) -> Image.Image:
     """A picture of its own for every number."""
     values = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
+
+
+MASKS = ThreadPoolExecutor(1, "masks")
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Workshop:
             self.merge_size,
         )
         self.prompts = PromptBuilder(self.tokenizer, facts)
+        self.vocabulary = Vocabulary(self.tokenizer, config.text_config.vocab_size, self.end_tokens)
         self._embeddings: dict[int, tuple[ImageRef, ImageEmbedding]] = {}
 
     def image(self, number: int) -> tuple[ImageRef, ImageEmbedding]:
@@ -101,6 +109,10 @@ class Workshop:
             deepstack = tuple(getattr(out, "deepstack_features", None) or ())
             self._embeddings[number] = (ImageRef(f"img_{number}", grid), ImageEmbedding(out.pooler_output, deepstack))
         return self._embeddings[number]
+
+    def grammar(self, kind: str, *texts: str, **limits: int) -> Grammar:
+        """A compiled grammar, not tried elsewhere first."""
+        return Grammar(Constraint(kind, texts), self.vocabulary, ParserLimits(**limits), MASKS)
 
     def prompt(self, case: Case) -> Prompt:
         """The case's prompt, as the worker builds it."""
