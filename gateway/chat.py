@@ -117,7 +117,10 @@ def generate_request(body: ChatRequest, images: Sequence[RequestImage], tenant: 
         for message in body.messages
     ]
     sampling = sampling_message(body, body.max_completion_tokens or body.max_tokens)
-    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling)
+    form = body.response_format or body.structured_outputs
+    return language_pb2.GenerateRequest(
+        tenant=tenant, messages=messages, sampling=sampling, constraint=form.constraint() if form else None
+    )
 
 
 async def _collect(reply: Reply, events: Opened[language_pb2.GenerateEvent]) -> ChatResponse:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Field, Tag
 
 from gateway.schema import (
     CacheState,
@@ -15,9 +15,10 @@ from gateway.schema import (
     Refused,
     SamplingFields,
     Text,
-    TextFormat,
     UsageBody,
+    by_field,
 )
+from gateway.schema_formats import ResponseFormat, StructuredOutputs
 
 
 class TextPart(Input):
@@ -44,23 +45,11 @@ class ImagePart(Input):
 SAME_BRANCH = {"developer": "system"}
 
 
-def _tag(field: str) -> Discriminator:
-    """Picks a union's branch by a field; branches are tagged `<value>`, so that error paths can leave them out."""
-
-    def branch(value: object) -> str | None:
-        name = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
-        return f"<{SAME_BRANCH.get(name, name)}>" if isinstance(name, str) else None
-
-    return Discriminator(
-        branch, custom_error_type="unsupported", custom_error_message=f"this '{field}' is not supported here"
-    )
-
-
 def _as_parts(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-Part = Annotated[Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")], _tag("type")]
+Part = Annotated[Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")], by_field("type")]
 TextParts = Annotated[
     list[TextPart],
     Field(min_length=1, fail_fast=True),
@@ -106,7 +95,7 @@ ChatMessage = Annotated[
     Annotated[SystemMessage, Tag("<system>")]
     | Annotated[UserMessage, Tag("<user>")]
     | Annotated[AssistantMessage, Tag("<assistant>")],
-    _tag("role"),
+    by_field("role", SAME_BRANCH),
 ]
 
 
@@ -126,7 +115,8 @@ class ChatRequest(SamplingFields):
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     n: One = None
-    response_format: TextFormat = None
+    response_format: ResponseFormat | None = Field(default=None, description="What the answer's text has to be.")
+    structured_outputs: StructuredOutputs | None = Field(default=None, description="The same as vLLM spells it.")
 
     user: Ignored = None
     metadata: Ignored = None

@@ -31,7 +31,7 @@ MAX_COMPILING = 32
 class Vocabulary:
     """The checkpoint's tokens as grammars see them.
 
-    `tokenizer` is transformers' fast one, `num_logits` how many the model gives, `end_tokens` the tokens that end answers.
+    `tokenizer` is transformers' fast one, `num_logits` how many the model gives, `end_tokens` what ends an answer.
     Made on first use: of a large vocabulary it takes a second, and a worker may never be asked for it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Vocabulary:
 
     @cached_property
     def _may_be_sampled(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Of each logit: whether it is text or an end. [V]"""
+        """Of each logit: whether it is text or an end, [V]."""
         found = np.arange(self._num_logits) < len(self._tokenizer)
         added = self._tokenizer.added_tokens_decoder.items()
         special = [number for number, token in added if token.special and number < self._num_logits]

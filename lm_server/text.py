@@ -36,7 +36,7 @@ class TextStream:
         return self._send(len(self.text) - self._num_held())
 
     def finish(self, *, whole: bool = True) -> str:
-        """Returns what was held back, where it is not `whole` without half a character at its end. The answer is over."""
+        """Returns what was held back; where it is not `whole`, without half a character at its end. It is over."""
         if not self.is_stopped:
             rest = self._decode_new()
             self._take(rest if whole else rest.rstrip(UNFINISHED))
