@@ -7,8 +7,8 @@ from llguidance import LLMatcher, regex_to_lark
 
 from lm_server.constraints import Constraint
 
-# Between two tokens of JSON: as much as writers of JSON put there. Without an end a weak model writes nothing else.
-_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
+# Between two tokens of JSON: what writers of JSON put there. With no bound a weak model writes nothing else.
+_WHITESPACE = r"\x20|\x0A\x20{0,32}"
 # In place of the schema's own wishes, which could make its keywords count for less than they say.
 _JSON_OPTIONS = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": False, "lenient": False}
 # Where only one text can follow, its tokens are the model's choice still.

@@ -1,12 +1,17 @@
 """Answers held to a grammar: the tokens that the whole model gives when others are forbidden it by trial."""
 
+import json
+import re
 from collections.abc import Callable, Sequence
 
+import pytest
 import torch
 import transformers
+from jsonschema import Draft202012Validator
 
 from lm_server.grammars import Grammar
 from lm_server.sampler import Sampling
+from rpc.errors import InvalidArgument
 from tests.families.oracle import Oracle
 from tests.lm_server.workshop import Bench, Case, Told, Workshop, ask, oracle_messages, picture
 
@@ -17,13 +22,17 @@ SCHEMA = {
         "colour": {"enum": ["red", "green", "blue"]},
         "count": {"type": "integer", "minimum": 0, "maximum": 20},
         "label": {"type": "string", "maxLength": 6},
-        "box": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 3},
+        "box": {
+            "type": "array",
+            "items": {"type": "number", "minimum": -1, "maximum": 900},
+            "minItems": 2,
+            "maxItems": 3,
+        },
         "sure": {"type": "boolean"},
     },
     "required": ["colour", "count", "box"],
     "additionalProperties": False,
 }
-MAX_TOKENS = 400
 
 
 class Allowing(transformers.LogitsProcessor):  # type: ignore[misc]
@@ -120,3 +129,143 @@ def test_a_regular_expression_allows_what_matches_it(one_workshop: Workshop) -> 
             told.end()
     for case, told in zip(cases, answers, strict=True):
         assert told.tokens == expected(one_workshop, case, beginnings.__contains__, set(texts).__contains__, 40)
+
+
+def test_answers_follow_a_schema(one_workshop: Workshop) -> None:
+    """Of a model that knows nothing, greedy or drawn at random, every finished answer is JSON that the schema takes."""
+    cases = [ask("What is this?", 1), ask("Hello there."), ask("请描述这张图片。", 2)]
+    samplings = [Sampling(), *(Sampling(temperature=1.5, seed=seed) for seed in range(3))]
+    samplings.append(Sampling(temperature=1.0, top_k=2, top_p=0.9, seed=1, repetition_penalty=1.3, frequency_penalty=1))
+    grammar = one_workshop.grammar("json_schema", json.dumps(SCHEMA))
+    num_finished = 0
+    with one_workshop.engine() as bench:
+        answers = [
+            told for sampling in samplings for told in held(bench, [(case, grammar) for case in cases], 200, sampling)
+        ]
+        for told in answers:
+            if told.end().finish_reason == "stop":
+                Draft202012Validator(SCHEMA).validate(json.loads(told.text))
+                num_finished += 1
+    assert num_finished >= len(answers) // 3
+
+
+def drawn(seed: int) -> Sampling:
+    """At random, and each time the same."""
+    return Sampling(temperature=1.0, seed=seed)
+
+
+def test_any_object_is_one(one_workshop: Workshop) -> None:
+    """With json_object every finished answer is a JSON object."""
+    grammar = one_workshop.grammar("json_object")
+    with one_workshop.engine() as bench:
+        answers = [held(bench, [(ask("Hello there."), grammar)], 60, drawn(seed))[0] for seed in range(12)]
+        texts = [told.text for told in answers if told.end().finish_reason == "stop"]
+    assert texts
+    assert all(isinstance(json.loads(text), dict) for text in texts)
+
+
+def test_a_lark_grammar_is_followed(one_workshop: Workshop) -> None:
+    """Recursive rules hold, which no regular expression could say."""
+    grammar = one_workshop.grammar("lark", 'start: "(" start ")" | "[" start "]" | /[ab]{1,3}/')
+    with one_workshop.engine() as bench:
+        answers = held(bench, [(ask("Hello there."), grammar)] * 4, 60, Sampling(temperature=1.0))
+        finished = [told for told in answers if told.end().finish_reason == "stop"]
+    assert finished
+    for told in finished:
+        opened, core, closed = re.fullmatch(r"([(\[]*)([ab]{1,3})([)\]]*)", told.text).groups()  # type: ignore[union-attr]
+        assert core
+        assert closed == opened[::-1].translate(str.maketrans("([", ")]"))
+
+
+def test_an_answer_cut_off_begins_a_right_one(one_workshop: Workshop) -> None:
+    """At every length it says `length`, is a beginning of the choice, and has no half character at its end."""
+    text = "红色的圆形 😀 ends"
+    grammar = one_workshop.grammar("choices", text)
+    with one_workshop.engine() as bench:
+        whole = held(bench, [(ask("Hello there."), grammar)], 100)[0]
+        assert whole.end().finish_reason == "stop"
+        assert whole.text == text
+        for most in range(1, len(whole.tokens)):
+            (told,) = held(bench, [(ask("Hello there."), grammar)], most)
+            assert told.end().finish_reason == "length"
+            assert text.startswith(told.text)
+            assert told.tokens == whole.tokens[:most]
+
+
+def test_free_answers_beside_held_ones_stay_as_they_are(workshop: Workshop) -> None:
+    """In one batch, free answers are the whole model's, and held ones what they are alone."""
+    free = [ask("What is this?", 1), ask("Hello there."), ask("Compare them.", 1, 2)]
+    numbers = workshop.grammar("regex", "[0-9]{3,9}")
+    with workshop.engine(draft_tokens=4) as bench:
+        alone = held(bench, [(case, numbers) for case in free])
+        for told in alone:
+            told.end()
+        mixed = held(bench, [(case, grammar) for case in free for grammar in (None, numbers)], 12)
+        for told in mixed:
+            told.end()
+    assert [told.tokens for told in mixed[::2]] == [workshop.expected(case, 12).tokens for case in free]
+    assert [told.tokens for told in mixed[1::2]] == [told.tokens for told in alone]
+
+
+def test_penalties_apply_among_what_is_allowed(one_workshop: Workshop) -> None:
+    """A token that would be repeated gives way to the other that the grammar allows, and to no third."""
+    with one_workshop.engine() as bench:
+        (told,) = held(
+            bench,
+            [(ask("Hello there."), one_workshop.grammar("regex", "[xy]{12}"))],
+            sampling=Sampling(frequency_penalty=2.0, presence_penalty=2.0, repetition_penalty=5.0),
+        )
+        assert told.end().finish_reason == "stop"
+    assert re.fullmatch("[xy]{12}", told.text)
+    assert set(told.text) == {"x", "y"}
+
+
+def test_no_special_token_is_ever_inside(one_workshop: Workshop) -> None:
+    """Where any text is allowed at all, what is drawn is text until an end token."""
+    special = {number for number, token in one_workshop.tokenizer.added_tokens_decoder.items() if token.special}
+    grammar = one_workshop.grammar("lark", "start: /(.|\\n)*/")
+    with one_workshop.engine() as bench:
+        answers = held(bench, [(ask("Hello there."), grammar)] * 8, 100, Sampling(temperature=100.0))
+        for told in answers:
+            told.end()
+    for told in answers:
+        assert not special.intersection(told.tokens[:-1])
+        assert told.tokens[-1] not in special - one_workshop.end_tokens
+        assert max(told.tokens) < len(one_workshop.tokenizer)
+
+
+def test_answers_that_fill_what_they_share_go_on(one_workshop: Workshop) -> None:
+    """All answers of a grammar share its states; when these run out, each goes on with states of its own."""
+    grammar = one_workshop.grammar("regex", "[ab]*a[ab]{16}c", max_lexer_states=400)
+    with one_workshop.engine() as bench:
+        for seed in range(12):
+            (told,) = held(bench, [(ask("Hello there."), grammar)], 30, Sampling(temperature=5.0, seed=seed))
+            told.end()
+            assert re.fullmatch(r"[ab]*c?", told.text)
+
+
+def test_what_explodes_on_its_way_fails_alone(one_workshop: Workshop) -> None:
+    """A grammar that can be begun and not be gone on with fails its question by name; the one beside it is answered."""
+    grammar = one_workshop.grammar("regex", "((((a{1,100}){1,100}){1,100}){1,100}){1,100}")
+    with one_workshop.engine() as bench:
+        bad, good = held(bench, [(ask("Hello there."), grammar), (ask("Hello there."), None)], 40)
+        with pytest.raises(InvalidArgument, match="regex: became too complex"):
+            bad.end()
+        good.end()
+    assert good.tokens == one_workshop.expected(ask("Hello there."), 40).tokens
+
+
+def test_preempted_answers_are_the_same(one_workshop: Workshop) -> None:
+    """Where memory runs out and answers are put back and resumed, none is another than with memory enough."""
+    cases = [ask(f"Say {number} things about nothing.") for number in range(6)]
+    grammar = one_workshop.grammar("regex", "[a-z ]{40}")
+    with one_workshop.engine() as bench:
+        calm = held(bench, [(case, grammar) for case in cases], 48)
+        for told in calm:
+            told.end()
+    with one_workshop.engine(kv_tokens=260, growth_tokens=1) as bench:
+        pressed = held(bench, [(case, grammar) for case in cases], 48)
+        for told in pressed:
+            told.end()
+        assert bench.scheduler.num_preempted
+    assert [told.tokens for told in pressed] == [told.tokens for told in calm]
