@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+import numpy as np
 import torch
 from llguidance import LLMatcher
 
 from lm_server import metrics
-from lm_server.grammars import Grammar
+from lm_server.grammars import Forbidden, Grammar
 from lm_server.sampler import Sampler
 
 
@@ -21,7 +22,7 @@ class Constrained:
     def __init__(self, grammar: Grammar) -> None:
         self._grammar = grammar
         self._state = _State(grammar)
-        self._forbidden: Future[torch.Tensor] = grammar.threads.submit(self._state.begin)
+        self._forbidden: Future[Forbidden] = grammar.threads.submit(self._state.begin)
 
     def choose(self, sampler: Sampler, logits: torch.Tensor, prompt: Sequence[int], output: Sequence[int]) -> int:
         """The next token, as the sampler chooses among those that the grammar allows.
@@ -38,7 +39,13 @@ class Constrained:
         started = time.perf_counter()
         forbidden = self._forbidden.result()
         metrics.GRAMMAR_WAIT.inc(time.perf_counter() - started)
-        token = sampler.choose(logits.masked_fill(forbidden, float("-inf")), prompt, output)
+        # Without torch, which would share so little work out among threads that are all at the model's disposal.
+        allowed = np.where(forbidden, np.float32(-np.inf), logits.numpy())
+        token = (
+            int(allowed.argmax())
+            if sampler.takes_the_best
+            else sampler.choose(torch.from_numpy(allowed), prompt, output)
+        )
         if token not in self._grammar.vocabulary.end_tokens:
             self._forbidden = self._grammar.threads.submit(self._state.take, token)
         return token
@@ -52,12 +59,12 @@ class _State:
         self._matcher: LLMatcher | None = None
         self._tokens: list[int] = []
 
-    def begin(self) -> torch.Tensor:
+    def begin(self) -> Forbidden:
         """What must not come first, bool [V]. Raises InvalidArgument."""
         self._matcher = self._grammar.begin()
         return self._next(self._matcher)
 
-    def take(self, token: int) -> torch.Tensor:
+    def take(self, token: int) -> Forbidden:
         """What must not come after this token, bool [V]. Raises InvalidArgument."""
         if self._matcher is None:
             raise RuntimeError("begin comes first")
@@ -65,7 +72,7 @@ class _State:
         self._matcher.consume_token(token)
         return self._next(self._matcher)
 
-    def _next(self, matcher: LLMatcher) -> torch.Tensor:
+    def _next(self, matcher: LLMatcher) -> Forbidden:
         bits = matcher.compute_bitmask()
         if matcher.is_error():
             matcher = self._matcher = self._grammar.begin_anew()
@@ -74,4 +81,4 @@ class _State:
         forbidden = None if matcher.is_error() else self._grammar.vocabulary.forbidden(bits)
         if forbidden is None:
             raise self._grammar.constraint.refuse("became too complex in the course of the answer")
-        return torch.from_numpy(forbidden)
+        return forbidden

@@ -23,6 +23,9 @@ from lm_server.grammar_text import grammar_text, in_our_words
 from lm_server.probing import ParserLimits, Probes
 from rpc.errors import InvalidArgument, Overloaded, RpcError
 
+# Of each logit, bool [V].
+Forbidden = np.ndarray[Any, np.dtype[np.bool_]]
+
 COMPILERS = 2
 # Each has a bounded time, so these are some seconds.
 MAX_COMPILING = 32
@@ -68,7 +71,7 @@ class Vocabulary:
         found[[number for number in self.end_tokens if number < self._num_logits]] = True
         return found
 
-    def forbidden(self, bits: bytes) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    def forbidden(self, bits: bytes) -> Forbidden | None:
         """Of llguidance's mask: which logits must not be chosen, [V]. None where that is all of them."""
         allowed = np.unpackbits(np.frombuffer(bits, np.uint8), count=self._num_logits, bitorder="little").view(np.bool_)
         allowed = allowed & self._may_be_sampled
