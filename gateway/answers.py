@@ -136,7 +136,11 @@ def answer_request(
     """The questions as the language worker takes them: images by their ids."""
     questions = [
         language_pb2.Question(
-            id=question.id or "", text=question.text, choices=question.choices or (), max_tokens=question.max_tokens
+            id=question.id or "",
+            text=question.text,
+            choices=question.choices or (),
+            max_tokens=question.max_tokens,
+            constraint=question.response_format.constraint() if question.response_format else None,
         )
         for question in body.questions
     ]
@@ -147,6 +151,7 @@ def answer_request(
         questions=questions,
         sampling=sampling_message(body, body.max_tokens),
         adapter=adapter,
+        constraint=body.response_format.constraint() if body.response_format else None,
     )
 
 

@@ -104,4 +104,12 @@ def generate_request(
     ]
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
     sampling = sampling_message(body, body.max_completion_tokens or body.max_tokens, top_logprobs)
-    return language_pb2.GenerateRequest(tenant=tenant, messages=messages, sampling=sampling, n=body.n, adapter=adapter)
+    form = body.response_format or body.structured_outputs
+    return language_pb2.GenerateRequest(
+        tenant=tenant,
+        messages=messages,
+        sampling=sampling,
+        constraint=form.constraint() if form else None,
+        n=body.n,
+        adapter=adapter,
+    )

@@ -30,6 +30,8 @@ from rpc.errors import (
 )
 
 RETRY_AFTER_S = 1.0
+# Reasons that tell of one field, wherever they come from.
+PARAMS = {"INVALID_GRAMMAR": "response_format"}
 
 
 class ApiError(Exception):
@@ -149,7 +151,8 @@ def api_error(error: RpcError, *, param: str | None = None) -> ApiError:
     prefix = f"{param}: " if param else ""
     match error:
         case InvalidArgument():
-            return BadRequest(prefix + error.message, param=param, code=error.reason.lower())
+            field = param or PARAMS.get(error.reason)
+            return BadRequest(prefix + error.message, param=field, code=error.reason.lower())
         case NotFound():
             return Missing(prefix + error.message, param=param, code=error.reason.lower())
         case TooLarge():

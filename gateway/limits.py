@@ -6,6 +6,7 @@ from gateway.errors import BadRequest
 from gateway.schema import SamplingFields
 from gateway.schema_answers import AnswersRequest, QuestionBody
 from gateway.schema_chat import ChatRequest, ImagePart, TextPart
+from gateway.schema_formats import ResponseFormat
 from gateway.schema_moderations import ModerationsRequest
 from gateway.schema_video import VideoPart
 from gateway.settings import Limits
@@ -29,6 +30,10 @@ def check_chat(request: ChatRequest, limits: Limits) -> None:
                 _at_most(len(part.video), limits.frames, f"{param}.video", "frames")
     _check_together(request)
     _at_most(request.max_completion_tokens or 0, limits.tokens, "max_completion_tokens", "tokens")
+    if request.response_format and request.structured_outputs:
+        raise _clash("structured_outputs", "response_format")
+    if request.stop and (request.structured_outputs or _asks(request.response_format)):
+        raise _clash("stop", "structured_outputs" if request.structured_outputs else "response_format")
     _check_sampling(request, limits)
 
 
@@ -51,6 +56,12 @@ def check_answers(request: AnswersRequest, limits: Limits) -> None:
     _at_most(len(request.system or ""), limits.text_chars, "system", "characters")
     for place, question in enumerate(request.questions):
         _check_question(question, f"questions[{place}]", limits)
+        if question.choices and _asks(question.response_format):
+            raise _clash(f"questions[{place}].response_format", "choices")
+        if request.stop and _asks(question.response_format):
+            raise _clash("stop", f"questions[{place}].response_format")
+    if request.stop and _asks(request.response_format):
+        raise _clash("stop", "response_format")
     _check_sampling(request, limits)
 
 
@@ -86,6 +97,14 @@ def _check_question(question: QuestionBody, param: str, limits: Limits) -> None:
 def _check_sampling(request: SamplingFields, limits: Limits) -> None:
     _at_most(request.max_tokens or 0, limits.tokens, "max_tokens", "tokens")
     _at_most(_longest(request.stop or ()), limits.choice_chars, "stop", "characters in a stop string")
+
+
+def _asks(form: ResponseFormat | None) -> bool:
+    return form is not None and form.type != "text"
+
+
+def _clash(param: str, other: str) -> BadRequest:
+    return BadRequest(f"{param}: cannot be given together with {other}", param=param, code="conflicting_parameters")
 
 
 def _longest(texts: Iterable[str]) -> int:

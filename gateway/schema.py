@@ -1,10 +1,10 @@
 """The types that several routes share: checked texts and numbers in, usage and errors out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 UINT32 = 2**32 - 1
@@ -40,14 +40,24 @@ def _neutral(value: object) -> object:
     return value
 
 
-def _text_format(value: object) -> object:
-    if value is not None and value != {"type": "text"}:
-        raise PydanticCustomError("unsupported", "only {{'type': 'text'}} is supported here")
-    return value
-
-
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def by_field(field: str, same_branch: Mapping[str, str] | None = None) -> Discriminator:
+    """Picks a union's branch by a field; branches are tagged `<value>`, so that error paths can leave them out.
+
+    `same_branch` names another value for those that share its branch.
+    """
+    same = same_branch or {}
+
+    def branch(value: object) -> str | None:
+        name = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
+        return f"<{same.get(name, name)}>" if isinstance(name, str) else None
+
+    return Discriminator(
+        branch, custom_error_type="unsupported", custom_error_message=f"this '{field}' is not supported here"
+    )
 
 
 Text = Annotated[str, Field(strict=True), AfterValidator(_well_formed)]
@@ -75,9 +85,6 @@ Refused = Annotated[
     Standing.REFUSED,
     AfterValidator(_neutral),
     Field(description="Not supported: refused unless it asks for nothing."),
-]
-TextFormat = Annotated[
-    object, AfterValidator(_text_format), Field(description="Only {'type': 'text'}, which is also the default.")
 ]
 
 

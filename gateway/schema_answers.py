@@ -14,9 +14,9 @@ from gateway.schema import (
     Output,
     SamplingFields,
     Text,
-    TextFormat,
     UsageBody,
 )
+from gateway.schema_formats import ResponseFormat
 
 
 class QuestionBody(Input):
@@ -25,7 +25,9 @@ class QuestionBody(Input):
     id: NonEmptyText | None = Field(default=None, description="Echoed. Left out: the question's place, from 0.")
     text: NonEmptyText
     choices: Annotated[list[NonEmptyText], Field(min_length=1, fail_fast=True)] | None = None
-    response_format: TextFormat = None
+    response_format: ResponseFormat | None = Field(
+        default=None, description="What the answer's text has to be; goes before the request's response_format."
+    )
     max_tokens: MaxTokens | None = Field(default=None, description="Goes before the request's max_tokens.")
 
 
@@ -39,6 +41,9 @@ class AnswersRequest(SamplingFields):
     )
     system: Text | None = None
     questions: Annotated[list[QuestionBody], Field(min_length=1, fail_fast=True)]
+    response_format: ResponseFormat | None = Field(
+        default=None, description="What the text of every answer has to be, but of questions with `choices`."
+    )
     stream: Flag | None = None
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Field, Tag
 
 from gateway.schema import (
     CacheState,
@@ -16,10 +16,11 @@ from gateway.schema import (
     SamplingFields,
     Standing,
     Text,
-    TextFormat,
     TopLogprobs,
     UsageBody,
+    by_field,
 )
+from gateway.schema_formats import ResponseFormat, StructuredOutputs
 from gateway.schema_video import VideoPart, VideoUrlPart
 
 
@@ -49,18 +50,6 @@ class ImagePart(Input):
 SAME_BRANCH = {"developer": "system"}
 
 
-def _tag(field: str) -> Discriminator:
-    """Picks a union's branch by a field; branches are tagged `<value>`, so that error paths can leave them out."""
-
-    def branch(value: object) -> str | None:
-        name = value.get(field) if isinstance(value, dict) else getattr(value, field, None)
-        return f"<{SAME_BRANCH.get(name, name)}>" if isinstance(name, str) else None
-
-    return Discriminator(
-        branch, custom_error_type="unsupported", custom_error_message=f"this '{field}' is not supported here"
-    )
-
-
 def _as_parts(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
@@ -70,7 +59,7 @@ Part = Annotated[
     | Annotated[ImagePart, Tag("<image_url>")]
     | Annotated[VideoUrlPart, Tag("<video_url>")]
     | Annotated[VideoPart, Tag("<video>")],
-    _tag("type"),
+    by_field("type"),
 ]
 TextParts = Annotated[
     list[TextPart],
@@ -117,7 +106,7 @@ ChatMessage = Annotated[
     Annotated[SystemMessage, Tag("<system>")]
     | Annotated[UserMessage, Tag("<user>")]
     | Annotated[AssistantMessage, Tag("<assistant>")],
-    _tag("role"),
+    by_field("role", SAME_BRANCH),
 ]
 
 
@@ -141,7 +130,8 @@ class ChatRequest(SamplingFields):
     )
     logprobs: Flag | None = Field(default=None, description="Whether each token's log-probability is told.")
     top_logprobs: TopLogprobs | None = Field(default=None, description="With logprobs: likeliest tokens told beside.")
-    response_format: TextFormat = None
+    response_format: ResponseFormat | None = Field(default=None, description="What the answer's text has to be.")
+    structured_outputs: StructuredOutputs | None = Field(default=None, description="The same as vLLM spells it.")
 
     user: Ignored = None
     metadata: Ignored = None

@@ -12,8 +12,10 @@ from functools import partial
 import numpy as np
 
 from lm_server import metrics
+from lm_server.constraints import Constraint
 from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
+from lm_server.grammars import Grammar, GrammarLibrary
 from lm_server.logprobs import logprob_messages
 from lm_server.lora import Adapter
 from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
@@ -78,10 +80,18 @@ class _Question:
 class Answerer:
     """Answers questions with one engine."""
 
-    def __init__(self, engine: Engine, prompts: PromptBuilder, library: EntryLibrary, limits: TokenLimits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: PromptBuilder,
+        library: EntryLibrary,
+        grammars: GrammarLibrary,
+        limits: TokenLimits,
+    ) -> None:
         self._engine = engine
         self._prompts = prompts
         self._library = library
+        self._grammars = grammars
         self._limits = limits
 
     async def answer(
@@ -102,8 +112,9 @@ class Answerer:
         self._engine.check_room(len(asks), tenant)
         # One fingerprint for the whole request; of a prompt without images nothing depends on the vision half.
         fingerprint = self._library.fingerprint if any(turn.image_ids for ask in asks for turn in ask.turns) else ""
+        grammars = await self._compile(asks)
         images = await self._look_up(tenant, fingerprint, asks)
-        prepared = await asyncio.to_thread(self._prepare, asks, tenant, fingerprint, images, adapter)
+        prepared = await asyncio.to_thread(self._prepare, asks, tenant, fingerprint, images, adapter, grammars)
         works: list[Work] = []
         questions: list[_Question] = []
         for index, outcome in enumerate(prepared):
@@ -126,6 +137,16 @@ class Answerer:
         self._library.forget(self._library.key(tenant, image_id, self._library.fingerprint))
         self._engine.forget(image_id)
 
+    async def _compile(self, asks: Sequence[Ask]) -> Mapping[Constraint, Grammar | RpcError]:
+        """Every constraint's grammar. Raises what is wrong where that is the same for all the questions."""
+        grammars = await self._grammars.get_all(ask.constraint for ask in asks)
+        first = asks[0].constraint if asks else None
+        if first and all(ask.constraint == first for ask in asks):
+            outcome = grammars[first]
+            if isinstance(outcome, RpcError):
+                raise outcome
+        return grammars
+
     async def _look_up(self, tenant: str, fingerprint: str, asks: Sequence[Ask]) -> dict[str, _Image]:
         """What is known of every image; those whose shape is not known are fetched."""
         image_ids = dict.fromkeys(image_id for ask in asks for turn in ask.turns for image_id in turn.image_ids)
@@ -147,18 +168,22 @@ class Answerer:
         fingerprint: str,
         images: Mapping[str, _Image],
         adapter: Adapter | None,
+        grammars: Mapping[Constraint, Grammar | RpcError],
     ) -> list[Work | RpcError]:
         """What the engine is given of each question, or why that question is no good, in order."""
         prompts = self._build_all(asks, images)
+        held = [grammars[ask.constraint] if ask.constraint else None for ask in asks]
         embeddings = {image_id: image.fetched.embedding for image_id, image in images.items() if image.fetched}
         identity = adapter.identity if adapter else ""
         return [
-            self._checked_work(
-                ask, prompt, segment_keys(prompt, tenant, fingerprint, identity), embeddings, tenant, adapter
+            prompt
+            if not isinstance(prompt, Prompt)
+            else grammar
+            if isinstance(grammar, RpcError)
+            else self._checked_work(
+                ask, prompt, segment_keys(prompt, tenant, fingerprint, identity), embeddings, tenant, adapter, grammar
             )
-            if isinstance(prompt, Prompt)
-            else prompt
-            for ask, prompt in zip(asks, prompts, strict=True)
+            for ask, prompt, grammar in zip(asks, prompts, held, strict=True)
         ]
 
     def _build_all(self, asks: Sequence[Ask], images: Mapping[str, _Image]) -> list[Prompt | RpcError]:
@@ -206,6 +231,7 @@ class Answerer:
         embeddings: Mapping[str, ImageEmbedding],
         tenant: str,
         adapter: Adapter | None,
+        grammar: Grammar | None,
     ) -> Work | RpcError:
         left = self._limits.context_tokens - len(prompt)
         work = Work(
@@ -217,6 +243,7 @@ class Answerer:
             embeddings=embeddings,
             tenant=tenant,
             adapter=adapter,
+            grammar=grammar,
         )
         try:
             self._engine.check(work)

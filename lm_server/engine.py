@@ -26,7 +26,7 @@ from lm_server.sequence import Sequence as EngineSequence
 from lm_server.steps import Plan, Run
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
-from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
+from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
 from rpc.heartbeat import Pulse
 from rpc.places import Places
 
@@ -240,6 +240,10 @@ class Engine:
                 self._collect_scores(ticket, run, found.logits)
             else:
                 self._collect_tokens(ticket, run, found)
+        except RpcError as exc:
+            # Something about the question itself, which was found out only now.
+            self._end(ticket)
+            self._tell(ticket, Failed(exc))
         except Exception as exc:
             logger.exception("a question failed")
             self._fail(ticket, exc)
@@ -251,7 +255,8 @@ class Engine:
             piece, reason = piece + self._take_token(ticket, token, logits), self._end_reason(ticket, token)
             if reason:
                 # Of tokens that were drafted, too, none counts behind the end.
-                piece += ticket.text.finish()
+                # What a grammar allows is a character, and not a part of one.
+                piece += ticket.text.finish(whole=reason == "stop" or ticket.constrained is None)
                 break
         completed = ticket.completed()
         if piece or completed:
@@ -261,6 +266,9 @@ class Engine:
 
     def _next_tokens(self, ticket: Ticket, run: Run, found: NextTokens) -> tuple[int, ...]:
         sequence = ticket.sequence
+        if ticket.constrained is not None:
+            prompt, output = sequence.prompt.tokens, sequence.output
+            return (ticket.constrained.choose(ticket.sampler, found.logits[-1], prompt, output),)
         if not ticket.sampler.takes_the_best:
             return (ticket.sampler.choose(found.logits[-1], sequence.prompt.tokens, sequence.output),)
         if not run.num_drafted:
@@ -329,7 +337,7 @@ class Engine:
     def _drafter(self, ticket: Ticket) -> Drafter | None:
         """Only of an answer that is always the best next token, drafts can be told right or wrong."""
         work = ticket.work
-        if self._drafts is None or work.choices or not ticket.sampler.takes_the_best:
+        if self._drafts is None or work.choices or work.grammar or not ticket.sampler.takes_the_best:
             return None
         topic = topic_of(work.prompt, work.keys, ticket.sequence.adapter_identity)
         return Drafter(self._drafts, topic) if topic else None

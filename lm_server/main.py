@@ -31,6 +31,7 @@ from lm_server.disk import DiskFolder, DiskUnusable
 from lm_server.drafts import DraftBook
 from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, EntryShape
+from lm_server.grammars import GrammarLibrary, Vocabulary
 from lm_server.pairing import LanguageHalf, Pairing
 from lm_server.prompt import PromptBuilder, TokenFacts
 from lm_server.requests import RequestLimits
@@ -145,10 +146,16 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     metrics.watch(engine)
     adapters = open_registry(settings, half, engine)
     keep_freed_memory()
+    grammars = GrammarLibrary(
+        Vocabulary(tokenizer, half.model.config.get_text_config().vocab_size, half.description.eos_token_ids),
+        max_kept=settings.max_grammars,
+        cpu_s=settings.grammar_s,
+    )
     answerer = Answerer(
         engine,
         PromptBuilder(tokenizer, token_facts(half, tokenizer)),
         library,
+        grammars,
         TokenLimits(description.context_tokens, settings.default_max_tokens),
     )
     limits = RequestLimits(settings.max_images, settings.max_choices, settings.max_questions)
@@ -171,6 +178,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     finally:
         await heartbeat.close()
         await asyncio.to_thread(engine.stop)
+        grammars.close()
         await pairing.close()
         if store is not None:
             await store.close()

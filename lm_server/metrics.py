@@ -42,6 +42,12 @@ WAITING = Gauge("lookonce_num_requests_waiting", "Questions taken in and not in 
 KV_USAGE = Gauge(
     "lookonce_kv_cache_usage_perc", "Key/value memory that is taken, kept prefixes included; 1 is all of it."
 )
+GRAMMARS = Counter(
+    "lookonce_grammars_total", "Grammars asked for: compiled, refused, or kept from before.", ["outcome"]
+)
+GRAMMAR_WAIT = Counter(
+    "lookonce_grammar_wait_seconds_total", "Seconds that the engine has waited for masks of allowed tokens."
+)
 STEP_ROWS = Histogram(
     "lookonce_step_rows", "Rows of a step of the engine.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 )

@@ -56,6 +56,10 @@ class LanguageSettings:
     max_images: int = 64
     # Choices of one question.
     max_choices: int = 1000
+    # Compiled grammars that are kept for the next request that has the same.
+    max_grammars: int = 64
+    # Processor seconds that compiling one grammar may take.
+    grammar_s: float = 0.4
     # Tokens of an answer whose request names no limit.
     default_max_tokens: int = 512
     # Entries kept in this process.
@@ -101,6 +105,8 @@ class LanguageSettings:
             "max_questions",
             "max_wait_s",
             "hang_s",
+            "max_grammars",
+            "grammar_s",
             "default_max_tokens",
             "max_loras",
             "lora_bytes",

@@ -38,10 +38,11 @@ class TextStream:
             self._take(piece)
         return self._send(len(self.text) - self._num_held())
 
-    def finish(self) -> str:
-        """Returns what was held back. The answer is over."""
+    def finish(self, *, whole: bool = True) -> str:
+        """Returns what was held back; where it is not `whole`, without half a character at its end. It is over."""
         if not self.is_stopped:
-            self._take(self._decode_new())
+            rest = self._decode_new()
+            self._take(rest if whole else rest.rstrip(UNFINISHED))
         return self._send(len(self.text))
 
     @property

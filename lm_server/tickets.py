@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from lm_server.constrained import Constrained
+from lm_server.grammars import Grammar
 from lm_server.logprobs import TokenLog, TokenLogprob
 from lm_server.lora import Adapter
 from lm_server.prompt import Prompt
@@ -30,6 +32,7 @@ class Work:
         embeddings: By image id; may lack images whose segments are expected to be resident.
         tenant: Whose question it is; tenants take turns.
         adapter: What it is answered with beside the model; the keys must be made with its identity.
+        grammar: What the answer is held to; None leaves it free.
     """
 
     prompt: Prompt
@@ -40,6 +43,7 @@ class Work:
     embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
     tenant: str = ""
     adapter: Adapter | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Ticket:
         num_top = work.sampling.top_logprobs
         self.logprobs = None if num_top is None else TokenLog(tokenizer, num_top)
         self.times = QuestionTimes()
+        self.constrained = Constrained(work.grammar) if work.grammar else None
         # By choice: the log-probability of its first token, and of the rest once its branch has run.
         self.first_logprobs: list[float] = []
         self.rest_logprobs: list[float] = []

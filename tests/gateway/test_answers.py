@@ -284,7 +284,7 @@ async def test_images_of_a_request_are_encoded_together(line: Line) -> None:
         ({"questions": [{"text": "x", "choices": ["a", "a"]}]}, "questions[0].choices"),
         ({"questions": [{"text": "x", "choices": [str(n) for n in range(1001)]}]}, "questions[0].choices"),
         ({"questions": [{"text": "x", "choices": ["c" * 1001]}]}, "questions[0].choices"),
-        ({"questions": [{"text": "x", "response_format": {"type": "json_schema"}}]}, "questions[0].response_format"),
+        ({"questions": [{"text": "x", "response_format": {"type": "xml"}}]}, "questions[0].response_format"),
         ({"questions": [{"text": "x", "max_tokens": -1}]}, "questions[0].max_tokens"),
         ({"system": 5}, "system"),
         ({"system": "s" * 1_000_001}, "system"),

@@ -140,7 +140,7 @@ async def test_unsent_sampling_stays_unset(line: Line, client: openai.AsyncOpenA
         ({"top_logprobs": 5}, "top_logprobs"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"logit_bias": {"1": 5}}, "logit_bias"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": "0.5"}, "temperature"),
         ({"top_p": 0}, "top_p"),

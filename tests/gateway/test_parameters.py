@@ -57,8 +57,8 @@ def parameters(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, St
     for name, field in model.model_fields.items():
         child = f"{path}.{name}" if path else name
         yield child, standing(field)
-        # What a response_format may hold is another page's.
-        if child != "response_format":
+        # What forms of output may hold is another page's.
+        if child not in ("response_format", "structured_outputs"):
             items = "[]" if "list" in str(field.annotation).lower() else ""
             for inner in models_in(field.annotation):
                 yield from parameters(inner, child + items)

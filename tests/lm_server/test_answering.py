@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from cache import Entry, StoreLimits, encode, entry_key
 from cache.memory_store import MemoryStore
 from cache.tensors import from_torch
 from lm_server.answering import Answerer, Done, Piece, TokenLimits
+from lm_server.constraints import Constraint
 from lm_server.entries import EntryLibrary, EntryShape
+from lm_server.grammars import GrammarLibrary
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.sampler import Sampling
 from protos import language_pb2
@@ -61,7 +64,8 @@ class Desk:
         shape = EntryShape(text.hidden_size, 0, shop.merge_size)
         pairing: Any = self.pairing
         self.library = EntryLibrary(self.store, pairing, shape, local_bytes=1 << 20, fetch_timeout_s=1.0)
-        self.answerer = Answerer(bench.engine, shop.prompts, self.library, TokenLimits(10_000, 8))
+        self.grammars = GrammarLibrary(shop.vocabulary, max_kept=4, cpu_s=0.4)
+        self.answerer = Answerer(bench.engine, shop.prompts, self.library, self.grammars, TokenLimits(10_000, 8))
 
     async def keep(self, number: int, fingerprint: str) -> None:
         """Stores a picture's entry as a vision worker of this fingerprint would."""
@@ -97,7 +101,9 @@ class Desk:
 async def desk(shop: Workshop, **engine: Any) -> AsyncIterator[Desk]:
     """A desk on a running engine."""
     with shop.engine(**engine) as bench:
-        yield Desk(bench)
+        made = Desk(bench)
+        yield made
+    made.grammars.close()
 
 
 def question(text: str, *image_ids: str, max_tokens: int = 4) -> Ask:
@@ -185,3 +191,30 @@ async def test_a_new_pairing_does_not_mix_with_a_request_under_way(one_workshop:
         assert isinstance(outcome, language_pb2.Answer)
         assert outcome.text == one_workshop.expected(ask("What is this?", number), 4).text
         assert outcome.usage.cached_tokens == 0
+
+
+async def test_one_bad_grammar_fails_alone(one_workshop: Workshop) -> None:
+    """Of three questions the one whose grammar is no good has its error, and the other two their answers."""
+    regex = Constraint("regex", ("yes|no",))
+    asks = [
+        replace(question("Hello."), constraint=regex),
+        replace(question("Hello."), constraint=Constraint("regex", ("(",))),
+        question("Hello there."),
+    ]
+    async with desk(one_workshop) as made:
+        outcomes = await made.ask(asks)
+    assert isinstance(outcomes[0], language_pb2.Answer)
+    assert outcomes[0].text in ("yes", "no")
+    assert isinstance(outcomes[1], InvalidArgument)
+    assert outcomes[1].reason == "INVALID_GRAMMAR"
+    assert isinstance(outcomes[2], language_pb2.Answer)
+    assert outcomes[2].text == one_workshop.expected(ask("Hello there."), 4).text
+
+
+async def test_a_bad_grammar_of_all_questions_is_the_requests(one_workshop: Workshop) -> None:
+    """Where every question has the same and it is no good, the request is refused before anything is looked up."""
+    async with desk(one_workshop) as made:
+        made.store.before = lambda: pytest.fail("the store was asked")
+        bad = replace(question("Hello.", IMAGE_ID), constraint=Constraint("regex", ("(",)))
+        with pytest.raises(InvalidArgument, match="regex"):
+            await made.ask([bad, bad])

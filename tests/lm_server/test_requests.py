@@ -1,9 +1,11 @@
 """The gate for what clients send: every bound by name."""
 
 import math
+from typing import Any
 
 import pytest
 
+from lm_server.constraints import Constraint
 from lm_server.requests import Ask, RequestLimits, answers_to, read_answer, read_generate, read_sampling, read_score
 from lm_server.sampler import Sampling
 from protos import language_pb2
@@ -111,3 +113,36 @@ def test_top_logprobs_is_bounded() -> None:
         read_sampling(language_pb2.Sampling(top_logprobs=21))
     given = [read_sampling(language_pb2.Sampling(**fields)).top_logprobs for fields in ({}, {"top_logprobs": 0})]
     assert given == [None, 0]
+
+
+def test_a_question_overrides_the_requests_constraint() -> None:
+    """Each has the request's, its own, or, where its own asks for nothing or it is scored, none."""
+    request = language_pb2.AnswerRequest(
+        constraint=language_pb2.Constraint(json_object=True),
+        questions=[
+            language_pb2.Question(text="a"),
+            language_pb2.Question(text="b", constraint=language_pb2.Constraint(regex="a+")),
+        ],
+    )
+    assert [ask.constraint for ask in read_answer(request, LIMITS)] == [
+        Constraint("json_object", ()),
+        Constraint("regex", ("a+",)),
+    ]
+    request.questions[0].constraint.CopyFrom(language_pb2.Constraint())
+    request.questions[1].CopyFrom(language_pb2.Question(text="c", choices=["x", "y"]))
+    assert [ask.constraint for ask in read_answer(request, LIMITS)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("question", "sampling"),
+    [
+        (language_pb2.Question(text="a", choices=["x"], constraint=language_pb2.Constraint(regex="a")), {}),
+        (language_pb2.Question(text="a", constraint=language_pb2.Constraint(regex="a")), {"stop": ["x"]}),
+    ],
+    ids=["choices", "stop"],
+)
+def test_what_contradicts_a_constraint_is_refused(question: language_pb2.Question, sampling: dict[str, Any]) -> None:
+    """A scored question has no text to be held to, and a stop string would cut it off."""
+    request = language_pb2.AnswerRequest(questions=[question], sampling=language_pb2.Sampling(**sampling))
+    with pytest.raises(InvalidArgument, match=r"^regex: .*(choices|stop)"):
+        read_answer(request, LIMITS)

@@ -3,6 +3,7 @@
 import copy
 import queue
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,13 @@ import torch
 from PIL import Image
 
 from checkpoint.families import FAMILIES
+from lm_server.constraints import Constraint
 from lm_server.disk import DiskFolder
 from lm_server.drafts import DraftBook
 from lm_server.engine import Engine
+from lm_server.grammars import Grammar, Vocabulary
 from lm_server.logprobs import TokenLogprob
+from lm_server.probing import ParserLimits
 from lm_server.prompt import Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
 from lm_server.runner import ImageEmbedding, ModelRunner
 from lm_server.sampler import Sampling
@@ -32,6 +36,9 @@ def picture(number: int, width: int = 84, height: int = 56) -> Image.Image:
     """A picture of its own for every number."""
     values = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
+
+
+MASKS = ThreadPoolExecutor(1, "masks")
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class Workshop:
             ),
         )
         self.prompts = PromptBuilder(self.tokenizer, facts)
+        self.vocabulary = Vocabulary(self.tokenizer, config.text_config.vocab_size, self.end_tokens)
         self._embeddings: dict[int, tuple[ImageRef, ImageEmbedding]] = {}
 
     def image(self, number: int) -> tuple[ImageRef, ImageEmbedding]:
@@ -110,6 +118,10 @@ class Workshop:
             deepstack = tuple(getattr(out, "deepstack_features", None) or ())
             self._embeddings[number] = (ImageRef(f"img_{number}", grid), ImageEmbedding(out.pooler_output, deepstack))
         return self._embeddings[number]
+
+    def grammar(self, kind: str, *texts: str, **limits: int) -> Grammar:
+        """A compiled grammar, not tried elsewhere first."""
+        return Grammar(Constraint(kind, texts), self.vocabulary, ParserLimits(**limits), MASKS)
 
     def prompt(self, case: Case) -> Prompt:
         """The case's prompt, as the worker builds it."""
