@@ -1,33 +1,24 @@
-"""From checked questions to answers: images looked up, prompts built, the engine asked, its events put together."""
+"""From checked questions to what the engine is given: images looked up, prompts built, grammars compiled."""
 
 import asyncio
-import logging
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from functools import partial
-
-import numpy as np
+from dataclasses import dataclass
 
 from lm_server import metrics
 from lm_server.constraints import Constraint
 from lm_server.engine import Engine
-from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
+from lm_server.entries import EntryLibrary, checked_tenant
 from lm_server.grammars import Grammar, GrammarLibrary
-from lm_server.logprobs import logprob_messages
 from lm_server.lora import Adapter
 from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
+from lm_server.request_run import Done, KnownImage, Piece, RequestRun, Underway
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
-from lm_server.showing import ImageRef, Shape, shown
-from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
-from protos import language_pb2
-from rpc import traces
-from rpc.errors import Internal, InvalidArgument, RpcError
-
-logger = logging.getLogger(__name__)
+from lm_server.showing import ImageRef
+from lm_server.tickets import Work
+from rpc.errors import InvalidArgument, RpcError
 
 MAX_CHOICE_TOKENS = 256
 
@@ -38,43 +29,6 @@ class TokenLimits:
 
     context_tokens: int
     default_max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """More text of the question at `index`, and the tokens that it completes, where they were asked for."""
-
-    index: int
-    text: str
-    logprobs: Sequence[language_pb2.TokenLogprob] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The question at `index` is answered, or has failed."""
-
-    index: int
-    outcome: "language_pb2.Answer | RpcError"
-
-
-@dataclass(slots=True)
-class _Image:
-    """An image of a request. `fetched` is None while only its shape is known."""
-
-    shape: Shape
-    fetched: Fetched | None
-
-
-@dataclass(slots=True)
-class _Question:
-    """A question on its way, with what its answer is made of."""
-
-    index: int
-    ask: Ask
-    prompt: Prompt
-    ticket: Ticket | None = None
-    text: list[str] = field(default_factory=list)
-    logprobs: list[language_pb2.TokenLogprob] = field(default_factory=list)
 
 
 class Answerer:
@@ -116,15 +70,15 @@ class Answerer:
         images = await self._look_up(tenant, fingerprint, asks)
         prepared = await asyncio.to_thread(self._prepare, asks, tenant, fingerprint, images, adapter, grammars)
         works: list[Work] = []
-        questions: list[_Question] = []
+        questions: list[Underway] = []
         for index, outcome in enumerate(prepared):
             if isinstance(outcome, Work):
                 works.append(outcome)
-                questions.append(_Question(index, asks[index], outcome.prompt))
+                questions.append(Underway(index, asks[index], outcome.prompt))
             else:
                 metrics.QUESTIONS.labels("error").inc()
                 yield Done(index, outcome)
-        run = _RequestRun(self._engine, self._library, tenant, fingerprint, images, started)
+        run = RequestRun(self._engine, self._library, tenant, fingerprint, images, started)
         async with aclosing(run.events(works, questions)) as events:
             async for event in events:
                 yield event
@@ -147,26 +101,26 @@ class Answerer:
                 raise outcome
         return grammars
 
-    async def _look_up(self, tenant: str, fingerprint: str, asks: Sequence[Ask]) -> dict[str, _Image]:
+    async def _look_up(self, tenant: str, fingerprint: str, asks: Sequence[Ask]) -> dict[str, KnownImage]:
         """What is known of every image; those whose shape is not known are fetched."""
         image_ids = dict.fromkeys(image_id for ask in asks for turn in ask.turns for image_id in turn.image_ids)
         found = await asyncio.gather(*(self._look_up_one(tenant, image_id, fingerprint) for image_id in image_ids))
         return dict(zip(image_ids, found, strict=True))
 
-    async def _look_up_one(self, tenant: str, image_id: str, fingerprint: str) -> _Image:
+    async def _look_up_one(self, tenant: str, image_id: str, fingerprint: str) -> KnownImage:
         key = self._library.key(tenant, image_id, fingerprint)
         shape = self._library.known_shape(key)
         if shape is not None:
-            return _Image(shape, self._library.local(key))
+            return KnownImage(shape, self._library.local(key))
         fetched = await self._library.fetch(tenant, image_id, fingerprint)
-        return _Image(fetched.shape, fetched)
+        return KnownImage(fetched.shape, fetched)
 
     def _prepare(
         self,
         asks: Sequence[Ask],
         tenant: str,
         fingerprint: str,
-        images: Mapping[str, _Image],
+        images: Mapping[str, KnownImage],
         adapter: Adapter | None,
         grammars: Mapping[Constraint, Grammar | RpcError],
     ) -> list[Work | RpcError]:
@@ -186,7 +140,7 @@ class Answerer:
             for ask, prompt, grammar in zip(asks, prompts, held, strict=True)
         ]
 
-    def _build_all(self, asks: Sequence[Ask], images: Mapping[str, _Image]) -> list[Prompt | RpcError]:
+    def _build_all(self, asks: Sequence[Ask], images: Mapping[str, KnownImage]) -> list[Prompt | RpcError]:
         """A prompt or the reason why there is none, for each question, in order."""
         outcomes: list[Prompt | RpcError] = []
         known: dict[tuple[Turn, ...], Prompt] = {}
@@ -253,175 +207,12 @@ class Answerer:
         return work
 
 
-class _RequestRun:
-    """The questions of one request while the engine has them."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        library: EntryLibrary,
-        tenant: str,
-        fingerprint: str,
-        images: dict[str, _Image],
-        started: float,
-    ) -> None:
-        self._engine = engine
-        self._library = library
-        self._tenant = tenant
-        self._fingerprint = fingerprint
-        self._images = images
-        self._started = started
-        self._inbox = _Inbox(asyncio.get_running_loop())
-        self._fetches: set[asyncio.Task[None]] = set()
-        # Submission to the engine comes later than the request by this much.
-        self._delay_s = 0.0
-
-    async def events(self, works: Sequence[Work], questions: Sequence[_Question]) -> AsyncGenerator[Piece | Done, None]:
-        """Submits the questions and follows them to their ends."""
-        self._delay_s = time.monotonic() - self._started
-        listeners = [partial(self._inbox.put, question) for question in questions]
-        tickets = self._engine.submit(works, listeners)
-        for question, ticket in zip(questions, tickets, strict=True):
-            question.ticket = ticket
-        unanswered = dict.fromkeys(question.index for question in questions)
-        try:
-            while unanswered:
-                for question, event in await self._inbox.take():
-                    if question.index not in unanswered:
-                        # It failed for want of an image while the engine was still to be told.
-                        continue
-                    made = self._handle(question, event)
-                    if isinstance(made, Done):
-                        del unanswered[made.index]
-                    if made is not None:
-                        yield made
-        finally:
-            if unanswered:
-                metrics.QUESTIONS.labels("cancelled").inc(len(unanswered))
-            for ticket in tickets:
-                self._engine.cancel(ticket)
-            for task in self._fetches:
-                task.cancel()
-
-    def _handle(self, question: _Question, event: Event) -> Piece | Done | None:
-        match event:
-            case Delta():
-                completed = logprob_messages(event.logprobs)
-                question.text.append(event.text)
-                question.logprobs += completed
-                return Piece(question.index, event.text, completed)
-            case LackingImages():
-                task = asyncio.create_task(self._bring(question, event.image_ids))
-                self._fetches.add(task)
-                task.add_done_callback(self._fetches.discard)
-                return None
-            case Finished():
-                metrics.QUESTIONS.labels(event.finish_reason).inc()
-                metrics.IMAGES_ASKED.inc(len(question.prompt.images))
-                return Done(question.index, self._answer(question, event))
-            case Failed():
-                metrics.QUESTIONS.labels("error").inc()
-                return Done(question.index, event.error)
-
-    async def _bring(self, question: _Question, image_ids: Sequence[str]) -> None:
-        """Fetches what a question turned out to lack, because its prefix had gone, and supplies it."""
-        fetches = (self._library.fetch(self._tenant, image_id, self._fingerprint) for image_id in image_ids)
-        try:
-            found = await asyncio.gather(*fetches)
-        except RpcError as exc:
-            self._give_up(question, exc)
-            return
-        except Exception as exc:
-            logger.exception("an image could not be brought")
-            error = Internal("an image of this question could not be read; the server's log has the details")
-            error.__cause__ = exc
-            self._give_up(question, error)
-            return
-        for image_id, fetched in zip(image_ids, found, strict=True):
-            self._images[image_id].fetched = fetched
-        if question.ticket is not None:
-            supplied = {image_id: fetched.embedding for image_id, fetched in zip(image_ids, found, strict=True)}
-            self._engine.supply(question.ticket, supplied)
-
-    def _give_up(self, question: _Question, error: RpcError) -> None:
-        self._inbox.put(question, Failed(error))
-        if question.ticket is not None:
-            self._engine.cancel(question.ticket)
-
-    def _answer(self, question: _Question, event: Finished) -> language_pb2.Answer:
-        prompt = question.prompt
-        choices = _scored(question.ask.choices, event.logprobs)
-        traces.count_usage(len(prompt), event.num_generated, event.cached_tokens)
-        traces.note({traces.FIRST_TOKEN_S: self._delay_s + event.first_token_s})
-        winner = max(choices, key=lambda choice: choice.logprob, default=None)
-        return language_pb2.Answer(
-            text=winner.text if winner else "".join(question.text),
-            finish_reason=event.finish_reason,
-            choices=choices,
-            usage=language_pb2.Usage(
-                prompt_tokens=len(prompt),
-                completion_tokens=event.num_generated,
-                cached_tokens=event.cached_tokens,
-                image_tokens=sum(span.num_tokens for span in prompt.images),
-            ),
-            image_sources=[self._source(image.image_id, end, event) for image, end in shown(prompt.images)],
-            time_to_first_token_s=self._delay_s + event.first_token_s,
-            time_s=time.monotonic() - self._started,
-            logprobs=question.logprobs,
-        )
-
-    def _source(self, image_id: str, end: int, event: Finished) -> "language_pb2.ImageSource":
-        """Where the image came from for this answer: fetching counts even where the prefix was then shared."""
-        fetched = self._images[image_id].fetched
-        local = fetched is None or fetched.source == Source.IMAGE_SOURCE_LOCAL
-        if local and event.cached_tokens >= end:
-            return Source.IMAGE_SOURCE_PREFIX
-        return fetched.source if fetched else Source.IMAGE_SOURCE_PREFIX
-
-
-class _Inbox:
-    """Carries events from the engine's thread to a request's loop, which is woken once for all that a step says."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._events: deque[tuple[_Question, Event]] = deque()
-        self._arrived = asyncio.Event()
-        self._is_woken = False
-
-    def put(self, question: _Question, event: Event) -> None:
-        """Adds an event; from any thread. Raises `RuntimeError` where the loop has ended."""
-        self._events.append((question, event))
-        if not self._is_woken:
-            self._is_woken = True
-            self._loop.call_soon_threadsafe(self._arrived.set)
-
-    async def take(self) -> list[tuple[_Question, Event]]:
-        """What has come, waited for; now and then nothing."""
-        await self._arrived.wait()
-        self._arrived.clear()
-        # Before the events are read: what is added after that wakes the loop again.
-        self._is_woken = False
-        return [self._events.popleft() for _ in range(len(self._events))]
-
-
-def _messages(turns: Sequence[Turn], images: Mapping[str, _Image]) -> list[Message]:
+def _messages(turns: Sequence[Turn], images: Mapping[str, KnownImage]) -> list[Message]:
     return [Message(turn.role, tuple(_part(part, images) for part in turn.parts)) for turn in turns]
 
 
-def _part(part: str | ImagePart, images: Mapping[str, _Image]) -> str | ImageRef:
+def _part(part: str | ImagePart, images: Mapping[str, KnownImage]) -> str | ImageRef:
     if isinstance(part, str):
         return part
     shape = images[part.image_id].shape
     return ImageRef(part.image_id, shape.grid, shape.video)
-
-
-def _scored(choices: Sequence[str], logprobs: Sequence[float]) -> list[language_pb2.Choice]:
-    if not choices:
-        return []
-    scores = np.asarray(logprobs, dtype=np.float64)
-    weights = np.exp(scores - scores.max())
-    probabilities = weights / weights.sum()
-    return [
-        language_pb2.Choice(text=choice, logprob=logprob, probability=probability)
-        for choice, logprob, probability in zip(choices, logprobs, probabilities.tolist(), strict=True)
-    ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_server.adapter_registry import AdapterRegistry
-from lm_server.answering import Answerer, Done, Piece
+from lm_server.answering import Answerer
 from lm_server.engine import Engine
 from lm_server.lora import Adapter
 from lm_server.pairing import Pairing
+from lm_server.request_run import Done, Piece
 from lm_server.requests import Ask, RequestLimits, answers_to, read_answer, read_generate, read_score
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import Internal, RpcError

@@ -11,10 +11,11 @@ import pytest
 from cache import Entry, StoreLimits, encode, entry_key
 from cache.memory_store import MemoryStore
 from cache.tensors import from_torch
-from lm_server.answering import Answerer, Done, Piece, TokenLimits
+from lm_server.answering import Answerer, TokenLimits
 from lm_server.constraints import Constraint
 from lm_server.entries import EntryLibrary, EntryShape
 from lm_server.grammars import GrammarLibrary
+from lm_server.request_run import Done, Piece
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.sampler import Sampling
 from protos import language_pb2

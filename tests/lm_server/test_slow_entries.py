@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cache import entry_key
-from lm_server.answering import Done, Piece
+from lm_server.request_run import Done, Piece
 from protos import language_pb2
 from tests.lm_server.test_answering import IMAGE_ID, OLD, Desk, desk, question
 from tests.lm_server.workshop import Workshop, ask
