@@ -23,8 +23,8 @@ QUESTIONS = ("What is this?", "图片里有什么？", "Is it large or small?")
 class UnlikeOracle:
     """The whole model in float32, but for its vision tower, which is as transformers loads it in another dtype.
 
-    In 16 bits a tower's last bits depend on the order of its sums, and random weights make much of them. So the language
-    half is shown what is stored, once that is found to be what transformers' tower makes, up to such rounding.
+    In 16 bits a tower's last bits depend on the order of its sums, and random weights make much of them. So the
+    language half is shown what is stored, once that is found to be what transformers' tower makes, up to such rounding.
     """
 
     def __init__(self, model_dir: Path, dtype: torch.dtype) -> None:
