@@ -106,8 +106,10 @@ async def _ask_one(
             if not line.startswith(DATA) or line == DATA + END:
                 continue
             event = json.loads(line.removeprefix(DATA))
-            if "index" not in event:
+            if event.get("error"):
                 raise SystemFailed(f"the gateway answered {line}")
+            if "index" not in event:
+                continue
             first_s = first_s or time.perf_counter() - started
             if event["object"] == "answers.answer":
                 texts[event["index"]] = event["text"]
