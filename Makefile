@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_server gateway lookonce demo benchmarks \
 	examples tests
 
-.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary fuzz soak overload train-demo screenshots
+.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -57,6 +57,9 @@ bench-options: setup ## What could be faster and is not exact: int8 weights, rou
 
 bench-gpu: setup ## W1 to W10 on one GPU beside transformers' whole model; refused where there is no GPU
 	$(BIN)/python -m benchmarks.gpu
+
+bench-hosts: setup ## When the halves on two hosts are faster than one host, and when not; as root, 8 minutes
+	$(BIN)/python -m benchmarks.hosts
 
 bench-summary: setup ## Every bar of the performance issue, from the results that are there
 	$(BIN)/python -m benchmarks.summary

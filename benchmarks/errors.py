@@ -24,5 +24,9 @@ class NoDevice(BenchmarkError):
     """A benchmark of a device needs the device."""
 
 
+class NoNamespaces(BenchmarkError):
+    """Network namespaces need Linux, root and iproute2."""
+
+
 class NoVllm(BenchmarkError):
     """`make bench-vllm` is needed, or did not work."""

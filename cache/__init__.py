@@ -4,9 +4,11 @@
 """
 
 from cache.address import StoreAddress, parse_address
+from cache.codec import CODECS
 from cache.entry import (
     ENTRY_FORMAT,
     HEAD_BYTES,
+    MAX_VALUE_BYTES,
     BytesLike,
     Entry,
     Tensor,
@@ -31,10 +33,12 @@ from cache.opening import open_store
 from cache.store import Head, Store, StoreLimits
 
 __all__ = [
+    "CODECS",
     "DEFAULT_TENANT",
     "ENTRY_FORMAT",
     "HEAD_BYTES",
     "MAX_TIMES",
+    "MAX_VALUE_BYTES",
     "BytesLike",
     "CacheError",
     "Damage",

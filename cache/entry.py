@@ -8,11 +8,12 @@ Layout, integers little-endian:
     16  u64      length of the whole entry
     24  8 bytes  xxh3-64 over bytes 0–23 and the header
     32  16 bytes xxh3-128 over everything except these 16 bytes
-    48  header   JSON: key, fingerprint, grid, sizes, tensor names, dtypes and shapes
-        tensors  raw little-endian values, each at a multiple of 64, zeros between
+    48  header   JSON: key, fingerprint, grid, sizes, tensor names, dtypes and shapes, codec
+        tensors  little-endian values, raw or as the codec packs them, each at a multiple of 64, zeros between
 
-The checksums find accidents, not forgeries: whoever can write to the store can write an entry. Nothing read is trusted
-to be sound, and nothing is executed or unpickled. Values are not looked at here: see `cache.tensors.check_finite`.
+The checksums are over what is stored, and are compared before anything is decompressed. They find accidents, not
+forgeries: whoever can write to the store can write an entry. Nothing read is trusted to be sound, and nothing is
+executed or unpickled. Values are not looked at here: see `cache.tensors.check_finite`.
 """
 
 import struct
@@ -21,14 +22,17 @@ from dataclasses import dataclass
 
 import xxhash
 
+from cache.codec import PLAIN, codec_of
 from cache.errors import Damage, DamagedEntry
-from cache.header import Header, TensorHeader, VideoTimes, expect, parse_header
+from cache.header import ITEM_BYTES, Header, TensorHeader, VideoTimes, expect, parse_header
 
-# 2: what is known of a video.
-ENTRY_FORMAT = 2
+# 2: what is known of a video. 3: the codec.
+ENTRY_FORMAT = 3
 MAGIC = b"LOOKONCE"
 MAX_HEADER_BYTES = 16 * 1024
 ALIGNMENT = 64
+# Of values that are decompressed, unless the caller says otherwise: the workers' default bound of an entry.
+MAX_VALUE_BYTES = 256 << 20
 # Bytes that always suffice for `decode_header`.
 HEAD_BYTES = 48 + MAX_HEADER_BYTES
 
@@ -85,17 +89,27 @@ class _Front:
     total_bytes: int
 
 
-def encode(entry: Entry) -> bytes:
-    """The entry's bytes; the tensors' values are copied once. Raises `DamagedEntry` where it could not be decoded."""
-    header = _header_of(entry).to_json()
+def encode(entry: Entry, codec: str = PLAIN) -> bytes:
+    """The entry's bytes; the tensors' values are copied once. Raises `DamagedEntry` where it could not be decoded.
+
+    Values that `codec` does not make smaller are stored as they are.
+    """
+    _check_lengths(entry)
+    bodies = [codec_of(codec).pack(tensor.data.cast("B"), ITEM_BYTES[tensor.dtype]) for tensor in entry.tensors]
+    if sum(map(len, bodies)) >= sum(tensor.data.nbytes for tensor in entry.tensors):
+        codec, bodies = PLAIN, [tensor.data.cast("B") for tensor in entry.tensors]
+    header = _header_of(entry, codec, bodies).to_json()
     parse_header(header)
-    return b"".join(_parts(entry, header))
+    return b"".join(_parts(header, bodies))
 
 
-def decode(data: BytesLike, *, expected_key: str, expected_fingerprint: str) -> Entry:
-    """The entry in `data`; its tensors are views of `data`, nothing is copied.
+def decode(
+    data: BytesLike, *, expected_key: str, expected_fingerprint: str, max_value_bytes: int = MAX_VALUE_BYTES
+) -> Entry:
+    """The entry in `data`. Its tensors are views of `data`, nothing is copied, unless they have to be decompressed.
 
-    Raises `DamagedEntry` for anything but a whole, intact entry of this key and fingerprint.
+    Raises `DamagedEntry` for anything but a whole, intact entry of this key and fingerprint, and for one that would be
+    decompressed to more than `max_value_bytes`.
     """
     view = memoryview(data).cast("B").toreadonly()
     front = _read_front(view, len(view))
@@ -103,6 +117,8 @@ def decode(data: BytesLike, *, expected_key: str, expected_fingerprint: str) -> 
         raise DamagedEntry(Damage.CHECKSUM)
     header = parse_header(bytes(view[_HEADER_AT : _HEADER_AT + front.header_bytes]))
     _check_echo(header, expected_key, expected_fingerprint)
+    fits = header.codec == PLAIN or header.value_bytes <= max_value_bytes
+    expect(fits, Damage.LENGTH, f"{header.value_bytes} bytes when decompressed")
     return _entry_of(header, _cut_tensors(view, header, front))
 
 
@@ -133,10 +149,14 @@ def check_model(entry: Entry, *, dtype: str | None, hidden_size: int, num_deepst
     expect(entry.tensors[0].shape[1] == hidden_size, Damage.SHAPE, "hidden size")
 
 
-def _header_of(entry: Entry) -> Header:
+def _check_lengths(entry: Entry) -> None:
+    """Raises `DamagedEntry` unless every tensor has as many bytes as its dtype and shape say."""
     for tensor in entry.tensors:
         expected = TensorHeader(tensor.name, tensor.dtype, tensor.shape).num_bytes
         expect(tensor.data.nbytes == expected, Damage.SHAPE, tensor.name)
+
+
+def _header_of(entry: Entry, codec: str, bodies: Sequence[memoryview]) -> Header:
     return Header(
         key=entry.key,
         fingerprint=entry.fingerprint,
@@ -148,21 +168,23 @@ def _header_of(entry: Entry) -> Header:
         created=entry.created,
         tensors=tuple(TensorHeader(tensor.name, tensor.dtype, tensor.shape) for tensor in entry.tensors),
         video=entry.video,
+        codec=codec,
+        packed=() if codec == PLAIN else tuple(map(len, bodies)),
     )
 
 
-def _parts(entry: Entry, header: bytes) -> list[BytesLike]:
+def _parts(header: bytes, bodies: Sequence[memoryview]) -> list[BytesLike]:
     """Everything of the entry, in order, not yet joined."""
     expect(len(header) <= MAX_HEADER_BYTES, Damage.HEADER, "too long")
-    body: list[BytesLike] = [header]
+    parts: list[BytesLike] = [header]
     position = _HEADER_AT + len(header)
-    for tensor in entry.tensors:
+    for body in bodies:
         start = _aligned(position)
-        body += [bytes(start - position), tensor.data.cast("B")]
-        position = start + tensor.data.nbytes
+        parts += [bytes(start - position), body]
+        position = start + len(body)
     front = _FRONT.pack(MAGIC, ENTRY_FORMAT, len(header), position)
     before = front + _header_checksum(front, header)
-    return [before, _checksum([before, *body]), *body]
+    return [before, _checksum([before, *parts]), *parts]
 
 
 def _read_front(view: memoryview, total_bytes: int) -> _Front:
@@ -186,18 +208,19 @@ def _offsets(header: Header, front: _Front) -> list[int]:
     """Where each tensor starts. Raises `DamagedEntry` unless they fill the entry to its last byte."""
     position = _HEADER_AT + front.header_bytes
     starts = []
-    for tensor in header.tensors:
+    for num_bytes in header.stored_bytes:
         starts.append(_aligned(position))
-        position = starts[-1] + tensor.num_bytes
+        position = starts[-1] + num_bytes
     expect(position == front.total_bytes, Damage.SHAPE, "length of the tensors")
     return starts
 
 
 def _cut_tensors(view: memoryview, header: Header, front: _Front) -> tuple[Tensor, ...]:
-    starts = _offsets(header, front)
+    starts, unpack = _offsets(header, front), codec_of(header.codec).unpack
+    bodies = [view[start : start + length] for start, length in zip(starts, header.stored_bytes, strict=True)]
     return tuple(
-        Tensor(tensor.name, tensor.dtype, tensor.shape, view[start : start + tensor.num_bytes])
-        for tensor, start in zip(header.tensors, starts, strict=True)
+        Tensor(one.name, one.dtype, one.shape, unpack(body, ITEM_BYTES[one.dtype], one.num_bytes))
+        for one, body in zip(header.tensors, bodies, strict=True)
     )
 
 

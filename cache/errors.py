@@ -40,6 +40,7 @@ class Damage(StrEnum):
     DTYPE = "dtype"
     GRID = "grid"
     VALUES = "values"
+    CODEC = "codec"
 
 
 class DamagedEntry(CacheError):

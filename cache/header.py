@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from cache.codec import CODECS, PLAIN
 from cache.errors import Damage, DamagedEntry
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -58,6 +59,20 @@ class Header:
     tensors: tuple[TensorHeader, ...]
     # None for a still image.
     video: VideoTimes | None = None
+    # How the values are stored: one of `cache.codec.CODECS`.
+    codec: str = PLAIN
+    # Length of each tensor as stored; empty where they are stored as they are.
+    packed: tuple[int, ...] = ()
+
+    @property
+    def stored_bytes(self) -> tuple[int, ...]:
+        """Length of each tensor in the entry."""
+        return self.packed or tuple(tensor.num_bytes for tensor in self.tensors)
+
+    @property
+    def value_bytes(self) -> int:
+        """Length of all tensors' values."""
+        return sum(tensor.num_bytes for tensor in self.tensors)
 
     @property
     def num_tokens(self) -> int:
@@ -77,6 +92,8 @@ class Header:
             "created": self.created,
             "tensors": [[tensor.name, tensor.dtype, tensor.shape] for tensor in self.tensors],
             "video": self.video and [self.video.seconds_per_grid, *self.video.seconds],
+            "codec": self.codec,
+            "packed": self.packed,
         }
         return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -105,8 +122,11 @@ def parse_header(raw: bytes) -> Header:
         created=_number(fields["created"]),
         tensors=_tensors(fields["tensors"]),
         video=_video(fields["video"]),
+        codec=_codec(fields["codec"]),
+        packed=_packed(fields["packed"]),
     )
     _check_tokens(header)
+    expect(len(header.packed) == (0 if header.codec == PLAIN else len(header.tensors)), Damage.CODEC, "lengths")
     return header
 
 
@@ -136,6 +156,16 @@ def _tensor(value: Any) -> TensorHeader:
     expect(type(dtype) is str and dtype in ITEM_BYTES, Damage.DTYPE, "unknown")
     expect(type(shape) is list and 1 <= len(shape) <= 4, Damage.SHAPE, "dimensions")
     return TensorHeader(_text(name), dtype, tuple(_size(dimension) for dimension in shape))
+
+
+def _codec(value: Any) -> str:
+    expect(type(value) is str and value in CODECS, Damage.CODEC, "unknown")
+    return str(value)
+
+
+def _packed(value: Any) -> tuple[int, ...]:
+    expect(type(value) is list and len(value) <= MAX_TENSORS, Damage.CODEC, "lengths")
+    return tuple(_size(one) for one in value)
 
 
 def _video(value: Any) -> VideoTimes | None:

@@ -9,6 +9,7 @@ from functools import partial
 import grpc.aio
 
 from cache import (
+    MAX_VALUE_BYTES,
     BytesLike,
     Damage,
     DamagedEntry,
@@ -62,6 +63,8 @@ class EntryShape:
     hidden_size: int
     num_deepstack: int
     spatial_merge_size: int
+    # Of all values, decompressed.
+    max_value_bytes: int = MAX_VALUE_BYTES
 
 
 class EntryLibrary:
@@ -178,8 +181,8 @@ class EntryLibrary:
                 logger.warning("store unavailable", extra={"reason": str(exc)})
 
     def _checked(self, data: BytesLike, key: str, fingerprint: str) -> Entry:
-        entry = decode(data, expected_key=key, expected_fingerprint=fingerprint)
         shape = self._shape
+        entry = decode(data, expected_key=key, expected_fingerprint=fingerprint, max_value_bytes=shape.max_value_bytes)
         check_model(
             entry,
             dtype=self._pairing.dtype_of(fingerprint),

@@ -136,7 +136,9 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
         identity=checkpoint,
     )
     pairing = Pairing(language_half, settings.vision, max_entry_bytes=settings.max_entry_bytes, identity=own)
-    shape = EntryShape(description.hidden_size, description.num_deepstack, description.spatial_merge_size)
+    shape = EntryShape(
+        description.hidden_size, description.num_deepstack, description.spatial_merge_size, settings.max_entry_bytes
+    )
     library = EntryLibrary(
         store, pairing, shape, local_bytes=settings.local_cache_bytes, fetch_timeout_s=settings.fetch_timeout_s
     )

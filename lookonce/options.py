@@ -31,6 +31,7 @@ BY_NAME: Mapping[str, Kind] = {
     "port": kinds.PORT,
     "dtype": kinds.DTYPE,
     "log_level": kinds.LOG_LEVEL,
+    "entry_compression": kinds.CODEC,
     "offload_folder": kinds.FILE,
     "domains": kinds.DOMAINS,
     "kv_disk_dir": kinds.FILE,

@@ -70,7 +70,7 @@ class Library:
     def check(self, key: str, data: BytesLike) -> Header:
         """The header of a wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
         form = self._form
-        entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint)
+        entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint, max_value_bytes=form.max_bytes)
         check_model(
             entry,
             dtype=form.dtype,

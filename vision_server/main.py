@@ -140,6 +140,7 @@ class VisionWorker:
                 "tensors": self.info.tensors,
                 "bytes_read": self.info.bytes_read,
                 "store": self.store.scheme,
+                "entry_compression": self.form.codec,
             },
         )
 
@@ -167,6 +168,7 @@ def _form(loaded: LoadedVision, preparing: Mapping[str, object], settings: Visio
         merge_size=loaded.description.spatial_merge_size,
         dtype=dtype,
         max_bytes=settings.max_entry_bytes,
+        codec=settings.entry_compression,
     )
 
 

@@ -42,6 +42,8 @@ class EntryForm:
     merge_size: int
     dtype: str
     max_bytes: int
+    # How values are stored: one of `cache.CODECS`.
+    codec: str = "none"
 
     def value_bytes(self, grid: tuple[int, int, int]) -> int:
         """Bytes of an entry's tensors."""
@@ -160,7 +162,7 @@ class EncodingPipeline:
             video=prepared.video,
         )
         check_finite(entry)
-        return encode(entry)
+        return encode(entry, self._form.codec)
 
 
 def _prepare_threads(max_batch: int) -> int:

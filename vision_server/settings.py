@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cache import MAX_TIMES
+from cache import CODECS, MAX_TIMES
 from rpc.peers import PeerSettings
 
 MIB = 1 << 20
@@ -81,6 +81,9 @@ class VisionSettings:
     local_cache_bytes: int = 256 * MIB
     # The largest entry that is stored.
     max_entry_bytes: int = 256 * MIB
+    # none, or zstd: new entries are compressed without loss, which pays where the link to the store is slow. Language
+    # workers read both.
+    entry_compression: str = "none"
     # The longest that one store operation takes.
     store_timeout_s: float = 5.0
     # How long running calls may go on after SIGTERM.
@@ -120,6 +123,8 @@ class VisionSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive")
+        if self.entry_compression not in CODECS:
+            raise ValueError(f"entry_compression must be one of {', '.join(CODECS)}")
 
     @property
     def max_upload_bytes(self) -> int:

@@ -102,7 +102,14 @@ def test_help_tells_each_field_in_its_own_words() -> None:
     assert "2.5" in output
 
 
-VISION = VisionSettings(model=str(DEMO_DIR), listen="127.0.0.1:1", cache="redis://x", max_image_tokens=64, grace_s=0.5)
+VISION = VisionSettings(
+    model=str(DEMO_DIR),
+    listen="127.0.0.1:1",
+    cache="redis://x",
+    max_image_tokens=64,
+    grace_s=0.5,
+    entry_compression="zstd",
+)
 LANGUAGE = LanguageSettings(
     model=str(DEMO_DIR),
     listen="127.0.0.1:2",

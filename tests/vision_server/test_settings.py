@@ -17,6 +17,12 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: float) -> N
         replace(SETTINGS, **{name: value})
 
 
+def test_an_unknown_compression_is_refused_by_name() -> None:
+    """A compression that entries do not have names the setting and those that they have."""
+    with pytest.raises(ValueError, match="entry_compression must be one of none, zstd"):
+        replace(SETTINGS, entry_compression="lz4")
+
+
 def test_batches_are_for_accelerators() -> None:
     """Images are encoded one by one on the CPU and together elsewhere, unless told otherwise."""
     assert SETTINGS.batch_images == 1
