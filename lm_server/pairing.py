@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 ASK_TIMEOUT_S = 3.0
 UNPAIRED_INTERVAL_S = 0.5
 PAIRED_INTERVAL_S = 5.0
-# Of a worker that left; a fetch takes no longer by default.
-LINGER_S = 30.0
+# A worker that left is let go of after this, the longest that a fetch takes by default.
+LINGER_S = 120.0
 VISION_WEIGHTS = "vision weights"
 LANGUAGE_WEIGHTS = "language weights"
 CONFIGURATION = "configuration"
