@@ -28,7 +28,9 @@ def _judge(half: str, given: tuple[str, ...], names: Names) -> Iterator[Finding]
     for name in filter(is_name, given):
         subject, host = f"{half} {name}", split(name)[0]
         if name in names.unresolved:
-            yield fail(subject, "the name has no address", f"start the workers, or correct {host!r}: a headless service")
+            yield fail(
+                subject, "the name has no address", f"start the workers, or correct {host!r}: a headless service"
+            )
             continue
         found = [address for address, its_name in names.addresses.items() if its_name == host]
         yield ok(subject, f"{len(found)} worker{'s' if len(found) != 1 else ''}: {', '.join(found)}")
