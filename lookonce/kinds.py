@@ -8,6 +8,9 @@ from typing import Any
 
 import typer
 
+from rpc.names import PREFIX as DNS
+from rpc.names import is_name
+
 UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
     UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
@@ -101,9 +104,20 @@ def read_address(text: str) -> str:
     return text
 
 
+def read_worker(text: str) -> str:
+    """`host:port`, or `dns:host:port` for every address that a name has."""
+    text = text.strip()
+    if not is_name(text):
+        return read_address(text)
+    address = text.removeprefix(DNS)
+    if not ADDRESS.fullmatch(address) or address.startswith("[") or int(address.rpartition(":")[2]) > MAX_PORT:
+        raise typer.BadParameter(f"{text!r} is not the address of a name: write dns:HOST:PORT")
+    return text
+
+
 def read_addresses(text: str) -> tuple[str, ...]:
-    """Addresses with commas between them, each once."""
-    addresses = tuple(read_address(part) for part in text.split(","))
+    """Addresses of workers with commas between them, each once."""
+    addresses = tuple(read_worker(part) for part in text.split(","))
     if len(set(addresses)) != len(addresses):
         raise typer.BadParameter(f"{text!r} has an address twice")
     return addresses
