@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_server gateway lookonce demo benchmarks \
-	examples tests
+	examples docs tests
 
-.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots
+.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots docs
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -73,6 +73,9 @@ soak: setup ## 20 minutes of 64 clients and random faults: nothing wrong, nothin
 
 overload: setup ## Ten times what a deployment can answer: bounded, fair between tenants, nothing dropped silently
 	$(BIN)/python -m tests.overload
+
+docs: setup ## The site of the documents, in site/; a link or an anchor that leads nowhere fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 screenshots: setup ## The pictures of the page in docs/images, taken in Chromium
 	$(BIN)/python -m docs.screenshots

@@ -11,6 +11,7 @@ from checkpoint.families import FAMILIES, REFUSED, Family, VideoLayout
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
+ADAPTER_FILE = "adapter_config.json"
 
 Json = dict[str, Any]
 
@@ -114,9 +115,15 @@ def _read_json(model_dir: Path, file_name: str) -> Json:
     try:
         value = json.loads((model_dir / file_name).read_bytes())
     except OSError as exc:
-        _refuse(model_dir, file_name, f"the file cannot be read: {exc.strerror}", exc)
+        _refuse(model_dir, file_name, f"the file cannot be read: {exc.strerror}{_adapter_hint(model_dir)}", exc)
     except (ValueError, RecursionError) as exc:
         _refuse(model_dir, file_name, "the file is not JSON", exc)
     if not isinstance(value, dict):
         _refuse(model_dir, file_name, "the file is not a JSON object")
     return value
+
+
+def _adapter_hint(model_dir: Path) -> str:
+    if not (model_dir / ADAPTER_FILE).is_file():
+        return ""
+    return f"; {ADAPTER_FILE} is here, so this is a LoRA adapter: serve its base model, and this with --lora NAME=PATH"

@@ -77,6 +77,8 @@ def plan(survey: Survey, needed: Needed, family: Family, model_name: str) -> Pla
 
 
 def _absent(survey: Survey, needed: Needed) -> set[str]:
+    if survey.knows_nothing:
+        return set()
     optional = {LM_HEAD} if needed.tied else set()
     return set(needed.shapes) - set(survey.tensors) - survey.unreadable - optional
 

@@ -17,6 +17,7 @@ from checkpoint.shards import ShardError, StoredTensor, read_header
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Survey:
     unreadable: frozenset[str]  # canonical names that the index puts into a shard which is absent or broken
     repaired: tuple[str, ...]
     faults: tuple[Fault, ...]
+
+    @property
+    def knows_nothing(self) -> bool:
+        """The files themselves are at fault, so that what they would hold cannot be told."""
+        return bool(self.faults) and not self.tensors and not self.unreadable
 
 
 def survey(model_dir: Path, family: Family, half: Half) -> Survey:
@@ -87,7 +93,7 @@ class _Surveyor:
         try:
             index = json.loads((self.model_dir / INDEX_FILE).read_bytes())
         except FileNotFoundError:
-            detail = f"neither this file nor {INDEX_FILE} is here (only safetensors are read)"
+            detail = f"neither this file nor {INDEX_FILE} is here (only safetensors are read{self._pickles()})"
             self._fault(FaultKind.ABSENT_SHARD, SINGLE_FILE, detail)
             return {}
         except (ValueError, RecursionError, OSError):
@@ -98,6 +104,10 @@ class _Surveyor:
             self._fault(FaultKind.BAD_INDEX, INDEX_FILE, "it has no weight_map from tensor names to file names")
             return {}
         return {name: shard for name, shard in weight_map.items() if self._is_plain(name, shard)}
+
+    def _pickles(self) -> str:
+        names = sorted(path.name for path in self.model_dir.glob("*") if path.suffix in PICKLES)
+        return f"; {names[0]} is a pickle, which could run code" if names else ""
 
     def _is_plain(self, disk_name: str, file_name: str) -> bool:
         plain = file_name == Path(file_name).name and file_name.isprintable() and file_name.endswith(".safetensors")

@@ -224,8 +224,17 @@ def _edit_index(model_dir: Path, edit: Callable[[dict[str, str]], dict[str, str]
 def test_a_directory_without_safetensors_is_refused(plain: Path) -> None:
     """Pickled weights are never read in their place."""
     (plain / "model.safetensors").rename(plain / "pytorch_model.bin")
-    with pytest.raises(checkpoint.CheckpointError, match="only safetensors are read"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"only safetensors are read; pytorch_model\.bin") as error:
         checkpoint.load_vision(plain)
+    assert [fault.kind for fault in error.value.faults] == [FaultKind.ABSENT_SHARD], "nothing is said of its tensors"
+
+
+def test_an_adapter_is_told_from_a_model(plain: Path) -> None:
+    """A directory with an adapter's configuration in the place of a model's is told what it is."""
+    (plain / "config.json").rename(plain / "adapter_config.json")
+    for load in (checkpoint.load_vision, checkpoint.load_language):
+        with pytest.raises(checkpoint.CheckpointError, match="this is a LoRA adapter"):
+            load(plain)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
