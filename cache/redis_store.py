@@ -113,6 +113,8 @@ def _pool(address: StoreAddress, limits: StoreLimits) -> BlockingConnectionPool:
         socket_connect_timeout=limits.connect_timeout_s,
         retry=Retry(NoBackoff(), 1, supported_errors=(refusals.ConnectionError,)),
         protocol=2,
+        # Which library we are is nobody's business, and a user of few rights may not say it.
+        driver_info=None,
         parser_class=ValueParser,
         db=address.db,
         username=address.username,

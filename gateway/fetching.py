@@ -62,7 +62,7 @@ class Fetcher:
             raise BadRequest(
                 f"{param}: this is not a URL that images are fetched from", param=param, code="bad_image_url"
             )
-        if parsed.port not in (None, PORTS[parsed.scheme]) or not self._is_listed(parsed.raw_host.decode("ascii")):
+        if not self._is_listed(parsed):
             raise _not_allowed(param, "images are not fetched from this host or port")
         return parsed
 
@@ -94,7 +94,7 @@ class Fetcher:
         """The image, or where it is said to be instead."""
         host = url.raw_host.decode("ascii")
         pinned = url.copy_with(host=await self._address(host, url, param))
-        request = self._http.build_request("GET", pinned, headers={"Host": host})
+        request = self._http.build_request("GET", pinned, headers={"Host": url.netloc.decode("ascii")})
         # TLS still asks for the name, and checks the certificate against it.
         request.extensions["sni_hostname"] = host
         response = await self._http.send(request, stream=True)
@@ -108,7 +108,7 @@ class Fetcher:
             await response.aclose()
 
     async def _address(self, host: str, url: httpx.URL, param: str) -> str:
-        addresses = await self._resolve(host.rstrip("."), PORTS[url.scheme])
+        addresses = await self._resolve(host.rstrip("."), _port(url))
         # One that is not allowed among others is a trick, or a mistake that would be a danger.
         if not addresses or not all(self._is_allowed(address) for address in addresses):
             raise _not_allowed(param, "images are not fetched from this host or port")
@@ -125,11 +125,20 @@ class Fetcher:
             raise BadRequest(f"{param}: the image is empty", param=param, code="empty_image")
         return bytes(data)
 
-    def _is_listed(self, host: str) -> bool:
-        host = host.rstrip(".").lower()
-        return any(
-            host.endswith(domain[1:]) if domain.startswith("*.") else host == domain for domain in self._limits.domains
-        )
+    def _is_listed(self, url: httpx.URL) -> bool:
+        host, port = url.raw_host.decode("ascii").rstrip(".").lower(), _port(url)
+        return any(_matches(host, port, domain, PORTS[url.scheme]) for domain in self._limits.domains)
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or PORTS[url.scheme]
+
+
+def _matches(host: str, port: int, allowed: str, usual_port: int) -> bool:
+    """Whether a host and port are those of `example.org`, `*.example.org` or `example.org:8443`."""
+    domain, _, allowed_port = allowed.partition(":")
+    is_host = host.endswith(domain[1:]) if domain.startswith("*.") else host == domain
+    return is_host and port == (int(allowed_port) if allowed_port else usual_port)
 
 
 def _not_allowed(param: str, why: str) -> BadRequest:

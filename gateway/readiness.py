@@ -9,7 +9,11 @@ from rpc.errors import RpcError
 
 
 def readiness(
-    vision: Mapping[str, vision_pb2.VisionInfo | RpcError], language: Mapping[str, language_pb2.LanguageInfo | RpcError]
+    vision: Mapping[str, vision_pb2.VisionInfo | RpcError],
+    language: Mapping[str, language_pb2.LanguageInfo | RpcError],
+    *,
+    body_bytes: int,
+    now: float,
 ) -> Readiness:
     """The state of the whole from the state of its workers, by address."""
     pairings = {address: _pairing(info) for address, info in language.items()}
@@ -24,7 +28,7 @@ def readiness(
         missing.append("language")
     whole = answering and seeing and all(state.paired for state in (*visions, *languages)) and _stores(vision, language)
     status: Literal["ready", "degraded", "unready"] = "ready" if whole else "degraded" if answering else "unready"
-    return Readiness(status=status, missing=missing, vision=visions, language=languages)
+    return Readiness(status=status, missing=missing, vision=visions, language=languages, body_bytes=body_bytes, now=now)
 
 
 def _pairing(info: language_pb2.LanguageInfo | RpcError) -> tuple[bool, str | None]:

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from gateway.schema import Output
 
 
@@ -69,3 +71,5 @@ class Readiness(Output):
     missing: list[Literal["vision", "language"]]
     vision: list[WorkerState]
     language: list[WorkerState]
+    body_bytes: int = Field(description="The largest request that the gateway takes.")
+    now: float = Field(description="The gateway's clock: Unix seconds.")

@@ -41,8 +41,8 @@ class FetchSettings:
     """Images that clients give as http and https URLs.
 
     Attributes:
-        domains: Domains that images may be fetched from, with commas between them; `*.example.org` for everything below
-            one. None: nothing is fetched.
+        domains: Domains that images may be fetched from, with commas between them: `*.example.org` for everything below
+            one, `example.org:8443` for another port than the usual. None: nothing is fetched.
         image_bytes: Bytes of one fetched image.
         image_s: Seconds until one is given up, redirects included.
     """

@@ -1,6 +1,7 @@
 """What is asked about the service itself: is it alive, is it ready, what does it serve, what has it done."""
 
 import asyncio
+import time
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -30,7 +31,7 @@ async def ready(request: Request) -> Response:
     service = service_of(request)
     timeout_s = service.settings.scrape_timeout_s
     vision, language = await asyncio.gather(service.vision.infos(timeout_s), service.language.infos(timeout_s))
-    state = readiness(vision, language)
+    state = readiness(vision, language, body_bytes=service.settings.limits.body_bytes, now=time.time())
     return json_reply(state, HTTPStatus.SERVICE_UNAVAILABLE if state.status == "unready" else HTTPStatus.OK)
 
 

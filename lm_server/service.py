@@ -1,5 +1,6 @@
 """The gRPC face of the language worker: convert, call, convert."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
             store=self._store.scheme if self._store else "memory",
             store_healthy=self._store.healthy if self._store else True,
             counters=snapshot(),
+            now=time.time(),
         )
 
 

@@ -14,7 +14,7 @@ for _power, _letter in enumerate("KMGT", start=1):
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)")
 ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s\[\]:,/]+):\d{1,5}")
 # The last part has letters, which tells a name from an address.
-DOMAIN = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
+DOMAIN = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?(?::\d{1,5})?")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MAX_PORT = 65535
@@ -114,11 +114,13 @@ def show_addresses(addresses: Sequence[str]) -> str:
 
 
 def read_domains(text: str) -> tuple[str, ...]:
-    """Names of domains with commas between them, or `*.` and a name."""
-    domains = tuple(part.strip().lower().rstrip(".") for part in text.split(","))
+    """Names of domains with commas between them, or `*.` and a name; a port may follow."""
+    domains = tuple(part.strip().lower().rstrip(".") for part in text.split(",")) if text.strip() else ()
     for domain in domains:
         if not DOMAIN.fullmatch(domain):
-            raise typer.BadParameter(f"{domain!r} is not a domain: write example.org or *.example.org")
+            raise typer.BadParameter(
+                f"{domain!r} is not a domain: write example.org, *.example.org or example.org:8443"
+            )
     return domains
 
 

@@ -309,7 +309,7 @@ class PairedWorker(_message.Message):
     def __init__(self, address: _Optional[str] = ..., reachable: _Optional[bool] = ..., paired: _Optional[bool] = ..., fingerprint: _Optional[str] = ..., problem: _Optional[str] = ..., compared: _Optional[str] = ...) -> None: ...
 
 class LanguageInfo(_message.Message):
-    __slots__ = ("model", "family", "checkpoint_config", "checkpoint_vision", "checkpoint_language", "fingerprint", "vision", "dtype", "device", "hidden_size", "context_tokens", "tensors", "parameters", "bytes_read", "kv_bytes_budget", "kv_bytes_used", "max_questions", "max_images", "running", "waiting", "store", "store_healthy", "counters", "adapters")
+    __slots__ = ("model", "family", "checkpoint_config", "checkpoint_vision", "checkpoint_language", "fingerprint", "vision", "dtype", "device", "hidden_size", "context_tokens", "tensors", "parameters", "bytes_read", "kv_bytes_budget", "kv_bytes_used", "max_questions", "max_images", "running", "waiting", "store", "store_healthy", "counters", "adapters", "now")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +341,7 @@ class LanguageInfo(_message.Message):
     STORE_HEALTHY_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     model: str
     family: str
     checkpoint_config: str
@@ -365,4 +366,5 @@ class LanguageInfo(_message.Message):
     store_healthy: bool
     counters: _containers.ScalarMap[str, float]
     adapters: _containers.RepeatedCompositeFieldContainer[Adapter]
-    def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ..., checkpoint_config: _Optional[str] = ..., checkpoint_vision: _Optional[str] = ..., checkpoint_language: _Optional[str] = ..., fingerprint: _Optional[str] = ..., vision: _Optional[_Iterable[_Union[PairedWorker, _Mapping]]] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., context_tokens: _Optional[int] = ..., tensors: _Optional[int] = ..., parameters: _Optional[int] = ..., bytes_read: _Optional[int] = ..., kv_bytes_budget: _Optional[int] = ..., kv_bytes_used: _Optional[int] = ..., max_questions: _Optional[int] = ..., max_images: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., store: _Optional[str] = ..., store_healthy: _Optional[bool] = ..., counters: _Optional[_Mapping[str, float]] = ..., adapters: _Optional[_Iterable[_Union[Adapter, _Mapping]]] = ...) -> None: ...
+    now: float
+    def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ..., checkpoint_config: _Optional[str] = ..., checkpoint_vision: _Optional[str] = ..., checkpoint_language: _Optional[str] = ..., fingerprint: _Optional[str] = ..., vision: _Optional[_Iterable[_Union[PairedWorker, _Mapping]]] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., context_tokens: _Optional[int] = ..., tensors: _Optional[int] = ..., parameters: _Optional[int] = ..., bytes_read: _Optional[int] = ..., kv_bytes_budget: _Optional[int] = ..., kv_bytes_used: _Optional[int] = ..., max_questions: _Optional[int] = ..., max_images: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., store: _Optional[str] = ..., store_healthy: _Optional[bool] = ..., counters: _Optional[_Mapping[str, float]] = ..., adapters: _Optional[_Iterable[_Union[Adapter, _Mapping]]] = ..., now: _Optional[float] = ...) -> None: ...

@@ -97,7 +97,7 @@ class GetInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class VisionInfo(_message.Message):
-    __slots__ = ("model", "family", "fingerprint", "checkpoint", "dtype", "device", "hidden_size", "num_deepstack", "spatial_merge_size", "entry_format", "tensors", "parameters", "bytes_read", "max_image_bytes", "max_image_pixels", "max_image_tokens", "store", "store_healthy", "counters")
+    __slots__ = ("model", "family", "fingerprint", "checkpoint", "dtype", "device", "hidden_size", "num_deepstack", "spatial_merge_size", "entry_format", "tensors", "parameters", "bytes_read", "max_image_bytes", "max_image_pixels", "max_image_tokens", "store", "store_healthy", "counters", "entry_ttl_s", "original_ttl_s", "max_entry_bytes", "now")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -124,6 +124,10 @@ class VisionInfo(_message.Message):
     STORE_FIELD_NUMBER: _ClassVar[int]
     STORE_HEALTHY_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_TTL_S_FIELD_NUMBER: _ClassVar[int]
+    ORIGINAL_TTL_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_ENTRY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     model: str
     family: str
     fingerprint: str
@@ -143,7 +147,11 @@ class VisionInfo(_message.Message):
     store: str
     store_healthy: bool
     counters: _containers.ScalarMap[str, float]
-    def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ..., fingerprint: _Optional[str] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., num_deepstack: _Optional[int] = ..., spatial_merge_size: _Optional[int] = ..., entry_format: _Optional[int] = ..., tensors: _Optional[int] = ..., parameters: _Optional[int] = ..., bytes_read: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_image_tokens: _Optional[int] = ..., store: _Optional[str] = ..., store_healthy: _Optional[bool] = ..., counters: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    entry_ttl_s: float
+    original_ttl_s: float
+    max_entry_bytes: int
+    now: float
+    def __init__(self, model: _Optional[str] = ..., family: _Optional[str] = ..., fingerprint: _Optional[str] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., num_deepstack: _Optional[int] = ..., spatial_merge_size: _Optional[int] = ..., entry_format: _Optional[int] = ..., tensors: _Optional[int] = ..., parameters: _Optional[int] = ..., bytes_read: _Optional[int] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_image_tokens: _Optional[int] = ..., store: _Optional[str] = ..., store_healthy: _Optional[bool] = ..., counters: _Optional[_Mapping[str, float]] = ..., entry_ttl_s: _Optional[float] = ..., original_ttl_s: _Optional[float] = ..., max_entry_bytes: _Optional[int] = ..., now: _Optional[float] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("config", "vision", "language")

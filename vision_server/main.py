@@ -172,4 +172,7 @@ def _info(worker: VisionWorker) -> vision_pb2.VisionInfo:
         max_image_pixels=settings.max_image_pixels,
         max_image_tokens=worker.preprocessor.max_tokens,
         store=worker.store.scheme,
+        entry_ttl_s=settings.entry_ttl_s,
+        original_ttl_s=settings.original_ttl_s,
+        max_entry_bytes=settings.max_entry_bytes,
     )

@@ -1,5 +1,6 @@
 """The gRPC face: convert, call, convert."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -63,6 +64,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         info = vision_pb2.VisionInfo()
         info.CopyFrom(self._info)
         info.store_healthy = self._store.healthy
+        info.now = time.time()
         info.counters.update(snapshot())
         return info
 

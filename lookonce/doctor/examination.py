@@ -1,10 +1,12 @@
 """The whole examination: everybody who was named is asked, and what they say is judged."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +14,8 @@ from rich.text import Text
 
 from lookonce import workers
 from lookonce.client import Client
+from lookonce.doctor.certificates import examine_files, examine_served
+from lookonce.doctor.clocks import Reading, judge_clocks
 from lookonce.doctor.findings import Finding, Level, any_fail
 from lookonce.doctor.halves import (
     LanguageReplies,
@@ -21,15 +25,19 @@ from lookonce.doctor.halves import (
     judge_vision,
     largest_entry_bytes,
 )
-from lookonce.doctor.server import examine_server
+from lookonce.doctor.limits import judge_limits
+from lookonce.doctor.server import ServerExamined, examine_server
 from lookonce.doctor.store import examine_store
+from protos import language_pb2, vision_pb2
 from rpc.errors import RpcError
 from rpc.peers import Identity, PeerSettings
 
 CALL_S = 5.0
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
-Reply = TypeVar("Reply")
+TLS_PORTS = {"https": 443, "rediss": 6379}
+
+Reply = TypeVar("Reply", vision_pb2.VisionInfo, language_pb2.LanguageInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +54,18 @@ class Targets:
 
 def examine(targets: Targets, token: str | None = None) -> list[Finding]:
     """Every finding, the parts in the order of a request."""
-    visions, languages = asyncio.run(_ask_workers(targets))
-    findings: list[Finding] = []
+    clocks: list[Reading] = []
+    visions, languages = asyncio.run(_ask_workers(targets, clocks))
+    server = ServerExamined(())
     if targets.server is not None:
         with Client(targets.server, token) as client:
-            findings += examine_server(client)
-    findings += [*judge_vision(visions), *judge_language(languages), *judge_pair(visions, languages)]
+            server = examine_server(client)
+    findings = [*server.findings, *judge_vision(visions), *judge_language(languages), *judge_pair(visions, languages)]
+    findings += judge_limits(visions, server.body_bytes)
     if targets.cache is not None:
         findings += examine_store(targets.cache, largest_entry_bytes(visions))
+    findings += judge_clocks([*clocks, *([server.clock] if server.clock else [])])
+    findings += _examine_certificates(targets)
     if targets.model is not None:
         findings += _examine_model(targets.model, visions, languages)
     return findings
@@ -66,22 +78,43 @@ def _examine_model(model_dir: Path, visions: VisionReplies, languages: LanguageR
     return list(examine_model(model_dir, visions, languages))
 
 
-async def _ask_workers(targets: Targets) -> tuple[VisionReplies, LanguageReplies]:
+def _examine_certificates(targets: Targets) -> Iterator[Finding]:
+    """Those in our files, and those that the named parts show."""
+    yield from examine_files(targets.peers)
+    for half, addresses in (("vision", targets.vision), ("language", targets.language)):
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            yield from examine_served(f"{half} {address}", host.strip("[]"), int(port), targets.peers)
+    for part, url in (("gateway", targets.server), ("store", targets.cache)):
+        parsed = urlsplit(url or "")
+        if parsed.scheme in TLS_PORTS and parsed.hostname:
+            port_number = parsed.port or TLS_PORTS[parsed.scheme]
+            yield from examine_served(part, parsed.hostname, port_number, PeerSettings())
+
+
+async def _ask_workers(targets: Targets, clocks: list[Reading]) -> tuple[VisionReplies, LanguageReplies]:
     identity = workers.own_identity(targets.peers)
     return await asyncio.gather(
-        _ask_all(targets.vision, workers.vision_info, identity),
-        _ask_all(targets.language, workers.language_info, identity),
+        _ask_all("vision", targets.vision, workers.vision_info, identity, clocks),
+        _ask_all("language", targets.language, workers.language_info, identity, clocks),
     )
 
 
 async def _ask_all(
-    addresses: Sequence[str], ask: Callable[[str, float, Identity], Awaitable[Reply]], identity: Identity
+    half: str,
+    addresses: Sequence[str],
+    ask: Callable[[str, float, Identity], Awaitable[Reply]],
+    identity: Identity,
+    clocks: list[Reading],
 ) -> dict[str, Reply | RpcError]:
     async def one(address: str) -> Reply | RpcError:
+        asked = time.time()
         try:
-            return await ask(address, CALL_S, identity)
+            info = await ask(address, CALL_S, identity)
         except RpcError as error:
             return error
+        clocks.append(Reading(f"{half} {address}", info.now, asked, time.time()))
+        return info
 
     replies = await asyncio.gather(*map(one, addresses))
     return dict(zip(addresses, replies, strict=True))

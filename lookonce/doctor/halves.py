@@ -103,9 +103,10 @@ def _judge_two(subject: str, vision: vision_pb2.VisionInfo, language: language_p
 
 def largest_entry_bytes(replies: VisionReplies) -> int | None:
     """Bytes of the largest image's embedding over all vision workers; None where none answers."""
-    sizes = [_entry_bytes(info) for info in replies.values() if not isinstance(info, RpcError)]
+    sizes = [entry_bytes(info) for info in replies.values() if not isinstance(info, RpcError)]
     return max(sizes, default=None)
 
 
-def _entry_bytes(info: vision_pb2.VisionInfo) -> int:
+def entry_bytes(info: vision_pb2.VisionInfo) -> int:
+    """Bytes of the largest image's embedding."""
     return info.max_image_tokens * info.hidden_size * (1 + info.num_deepstack) * ITEM_BYTES.get(info.dtype, 4)

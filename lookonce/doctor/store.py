@@ -1,13 +1,15 @@
 """The store: what its server says of itself, and whether entries are well kept there."""
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import redis
 
 from cache.address import parse_address
 from cache.errors import InvalidStoreUrl
+from lookonce.doctor.clocks import Reading, judge_clocks
 from lookonce.doctor.findings import Finding, fail, ok, warn
 from lookonce.kinds import show_size
 
@@ -31,6 +33,7 @@ class StoreFacts:
         max_value_bytes: proto-max-bulk-len; None where it does not let us ask.
         save: The schedule of snapshots; "" for none, None likewise.
         append_only: Every write goes to a file; None likewise.
+        clock: What its clock said.
     """
 
     software: str
@@ -41,6 +44,7 @@ class StoreFacts:
     max_value_bytes: int | None
     save: str | None
     append_only: bool | None
+    clock: Reading | None = None
 
 
 def examine_store(url: str, largest_entry_bytes: int | None) -> list[Finding]:
@@ -54,6 +58,8 @@ def examine_store(url: str, largest_entry_bytes: int | None) -> list[Finding]:
         return [ok(subject, "kept by each vision worker; nothing to examine")]
     try:
         facts = read_store(url)
+    except redis.exceptions.NoPermissionError:
+        return [warn(subject, "its user may not ask what is examined here", "give the doctor a user with +info +time")]
     except redis.AuthenticationError:
         return [fail(subject, "it refuses the password", "give redis://user:password@host in --cache")]
     except (redis.RedisError, OSError) as exc:
@@ -64,6 +70,9 @@ def examine_store(url: str, largest_entry_bytes: int | None) -> list[Finding]:
 def read_store(url: str) -> StoreFacts:
     """Asks the server. Raises `redis.RedisError`, OSError."""
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
+        asked = time.time()
+        seconds, microseconds = cast(tuple[int, int], client.time())
+        clock = Reading("store", seconds + microseconds / 1e6, asked, time.time())
         info = cast(dict[str, Any], client.info())
         config = _config(client)
     name = "Valkey" if "valkey_version" in info else "Redis"
@@ -77,6 +86,7 @@ def read_store(url: str) -> StoreFacts:
         max_value_bytes=None if bulk is None else int(bulk),
         save=save,
         append_only=None if append_only is None else append_only == "yes",
+        clock=clock,
     )
 
 
@@ -103,6 +113,8 @@ def judge_store(subject: str, facts: StoreFacts, largest_entry_bytes: int | None
     if largest_entry_bytes is not None:
         yield from _largest_entry(subject, facts, largest_entry_bytes)
     yield from _persistence(subject, facts)
+    if facts.clock is not None:
+        yield from judge_clocks([replace(facts.clock, subject=subject)])
 
 
 def _memory(subject: str, facts: StoreFacts) -> Finding:

@@ -40,7 +40,7 @@ def show(fuzzed: Fuzzed, console: Console) -> None:
         table.add_row(kind, str(outcomes.total()), told, f"{longest:.2f} s")
     console.print(table)
     grown = ", ".join(f"{name} {grown / MIB:+.0f} MiB" for name, grown in fuzzed.growth_bytes.items())
-    console.print(f"{len(fuzzed.fed)} inputs; memory since the first few hundred: {grown}")
+    console.print(f"{len(fuzzed.fed)} inputs; memory since the first quarter: {grown}")
     for breach in fuzzed.breaches:
         console.print(f"breach: {breach}", style="bold red", markup=False)
     console.print("every promise was kept" if not fuzzed.breaches else f"{len(fuzzed.breaches)} breaches")

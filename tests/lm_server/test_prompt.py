@@ -115,3 +115,17 @@ def test_a_sequence_knows_positions_beyond_its_prompt(one_workshop: Workshop) ->
     last = int(prompt.positions[0, -1])
     assert positions.tolist() == [[last, last + 1, last + 2, last + 3]] * 3
     assert sequence.tokens_at(len(prompt) - 1, 4) == (prompt.tokens[-1], 5, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("template", "places"),
+    [("{{ messages[0].role }}", 0), ("<|image_pad|><|image_pad|>", 2), ("<|image_pad|>" * 5, 5)],
+)
+def test_more_or_fewer_images_than_places_are_refused(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, template: str, places: int
+) -> None:
+    """A chat template that does not give each image one place is told with both counts; nothing shifts."""
+    monkeypatch.setattr(workshop.tokenizer, "chat_template", template)
+    image = ImageRef("img_" + "0" * 64, (1, 4, 4))
+    with pytest.raises(InvalidArgument, match=f"{places} places for 1 images"):
+        workshop.prompts.build([Message("user", (image, "What is this?"))])

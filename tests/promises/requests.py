@@ -26,6 +26,6 @@ URLS: Mapping[str, tuple[str, str]] = {
     "wrong mime": ("data:text/html;base64,AAAA", "bad_image_type"),
     "file": ("file:///etc/passwd", "bad_image_url"),
     "ftp": ("ftp://example.com/a.png", "bad_image_url"),
-    "http": ("http://example.com/a.png", "bad_image_url"),
+    "http": ("http://example.com/a.png", "url_not_allowed"),
     "https": ("https://example.com/a.png", "url_not_allowed"),
 }

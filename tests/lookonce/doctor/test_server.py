@@ -24,7 +24,7 @@ def test_readiness_is_judged(status: str, vision: dict[str, object], level: Leve
     """A ready gateway is ok, a degraded one warns, an unready one fails; what is wrong with which worker is told."""
     state = {"status": status, "missing": [], "vision": [vision], "language": [UP]}
     client = Client("http://test", transport=httpx.MockTransport(lambda _: httpx.Response(200, json=state)))
-    [finding] = examine_server(client)
+    [finding] = examine_server(client).findings
     assert finding.level is level
     assert ("vision a:1: the vision worker does not answer" in finding.message) == (vision is DOWN)
 
@@ -32,6 +32,6 @@ def test_readiness_is_judged(status: str, vision: dict[str, object], level: Leve
 def test_a_server_that_refuses_us_fails() -> None:
     """A missing token is told as the server tells it."""
     refusal = httpx.Response(401, json={"error": {"message": "a token is needed"}})
-    [finding] = examine_server(Client("http://test", transport=httpx.MockTransport(lambda _: refusal)))
+    [finding] = examine_server(Client("http://test", transport=httpx.MockTransport(lambda _: refusal))).findings
     assert finding.level is Level.FAIL
     assert "a token is needed" in finding.message
