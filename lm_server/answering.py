@@ -6,18 +6,18 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from lm_server import metrics
-from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, Fetched, Source, checked_tenant
 from lm_server.logprobs import logprob_messages
 from lm_server.prompt import ImageRef, Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
+from lm_server.seam import AnsweringEngine
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from protos import language_pb2
 from rpc.errors import Internal, InvalidArgument, RpcError
@@ -75,7 +75,9 @@ class _Question:
 class Answerer:
     """Answers questions with one engine."""
 
-    def __init__(self, engine: Engine, prompts: PromptBuilder, library: EntryLibrary, limits: TokenLimits) -> None:
+    def __init__(
+        self, engine: AnsweringEngine, prompts: PromptBuilder, library: EntryLibrary, limits: TokenLimits
+    ) -> None:
         self._engine = engine
         self._prompts = prompts
         self._library = library
@@ -101,7 +103,7 @@ class Answerer:
         questions: list[_Question] = []
         for index, outcome in enumerate(prepared):
             if isinstance(outcome, Work):
-                works.append(outcome)
+                works.append(replace(outcome, fingerprint=fingerprint, constraint=asks[index].constraint))
                 questions.append(_Question(index, asks[index], outcome.prompt))
             else:
                 metrics.QUESTIONS.labels("error").inc()
@@ -214,7 +216,7 @@ class _RequestRun:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnsweringEngine,
         library: EntryLibrary,
         tenant: str,
         fingerprint: str,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lm_server.constraints import Constraint, read_constraint
 from lm_server.sampler import Sampling
 from protos import language_pb2
 from rpc.errors import InvalidArgument
@@ -59,18 +60,22 @@ class Ask:
         sampling: How tokens are chosen.
         max_tokens: The client's limit; None leaves it to the worker.
         choices: Given, they are scored and nothing is generated.
+        constraint: What the answer has to be; None leaves it free.
     """
 
     turns: tuple[Turn, ...]
     sampling: Sampling
     max_tokens: int | None
     choices: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
 
 def read_generate(request: language_pb2.GenerateRequest, limits: RequestLimits) -> Ask:
     """A checked Generate request. Raises InvalidArgument."""
     turns = _turns(request.messages, limits)
-    return Ask(turns, read_sampling(request.sampling), _max_tokens(request.sampling))
+    sampling = read_sampling(request.sampling)
+    constraint = _constraint(request.constraint, sampling, limits)
+    return Ask(turns, sampling, _max_tokens(request.sampling), constraint=constraint)
 
 
 def answers_to(ask: Ask, request: language_pb2.GenerateRequest, limits: RequestLimits) -> list[Ask]:
@@ -103,14 +108,31 @@ def read_answer(request: language_pb2.AnswerRequest, limits: RequestLimits) -> l
     sampling, max_tokens = read_sampling(request.sampling), _max_tokens(request.sampling)
     system = (Turn("system", (request.system,)),) if request.system else ()
     images = tuple(ImagePart(image_id) for image_id in request.image_ids)
+    constraint = _constraint(request.constraint, sampling, limits)
     asks: list[Ask] = []
     for question in request.questions:
         if len(question.id) > MAX_ID_CHARACTERS:
             raise InvalidArgument(f"questions: an id may have {MAX_ID_CHARACTERS} characters")
         own_limit = question.max_tokens if question.HasField("max_tokens") else max_tokens
         turns = (*system, Turn("user", (*images, question.text)))
-        asks.append(Ask(turns, sampling, _positive(own_limit), _choices(question.choices, limits)))
+        choices = _choices(question.choices, limits)
+        own = _own_constraint(question, sampling, limits) if question.HasField("constraint") else constraint
+        asks.append(Ask(turns, sampling, _positive(own_limit), choices, None if choices else own))
     return asks
+
+
+def _own_constraint(question: language_pb2.Question, sampling: Sampling, limits: RequestLimits) -> Constraint | None:
+    constraint = _constraint(question.constraint, sampling, limits)
+    if constraint and question.choices:
+        raise constraint.refuse("a question with choices is scored: its answer cannot be given a form as well")
+    return constraint
+
+
+def _constraint(message: language_pb2.Constraint, sampling: Sampling, limits: RequestLimits) -> Constraint | None:
+    constraint = read_constraint(message, limits.max_choices)
+    if constraint and sampling.stop:
+        raise constraint.refuse("cannot be given together with stop, which would cut the answer's form off")
+    return constraint
 
 
 def read_sampling(sampling: language_pb2.Sampling) -> Sampling:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lm_server.constraints import Constraint
 from lm_server.logprobs import TokenLog, TokenLogprob
 from lm_server.prompt import Prompt
 from lm_server.runner import ImageEmbedding
@@ -28,6 +29,8 @@ class Work:
         choices: Token ids of each choice; given, they are scored and nothing is generated.
         embeddings: By image id; may lack images whose segments are expected to be resident.
         tenant: Whose question it is; tenants take turns.
+        fingerprint: Of the embeddings; empty where there are none.
+        constraint: What the answer has to be; None leaves it free.
     """
 
     prompt: Prompt
@@ -37,6 +40,8 @@ class Work:
     choices: tuple[tuple[int, ...], ...] = ()
     embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
     tenant: str = ""
+    fingerprint: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
