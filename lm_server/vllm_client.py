@@ -4,6 +4,7 @@ VllmDead      vLLM's processes are gone
 VllmRefused   vLLM does not take a request
 """
 
+import multiprocessing
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -11,6 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from lm_server.seam import EngineUnusable
+from lm_server.vllm_tether import Tether
 from rpc.heartbeat import Pulse
 
 ENVIRONMENT = {
@@ -126,6 +128,7 @@ class VllmClient:
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**arguments), stat_loggers=[lambda config, engine_index=0: usage]
         )
+        self._tether = Tether(child.pid for child in multiprocessing.active_children() if child.pid)
 
     async def ask(
         self, prompt: Mapping[str, Any], sampling: Mapping[str, Any], form: Mapping[str, Any] | None = None
@@ -159,3 +162,4 @@ class VllmClient:
     def close(self) -> None:
         """Ends vLLM's processes."""
         self._llm.shutdown()
+        self._tether.close()

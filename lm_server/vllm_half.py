@@ -4,6 +4,7 @@ What cannot be served the same as by the whole model is refused here, by name, b
 """
 
 import dataclasses
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from checkpoint import (
 from lm_server.seam import EngineUnusable
 from lm_server.settings import LanguageSettings
 from lm_server.vllm_options import read_options
+from lm_server.vllm_view import language_view
 
 # Held against the whole model in tests/vllm. In Qwen3-VL the tower's DeepStack layers go in at the first language
 # layers, and vLLM without a tower drops them.
@@ -41,6 +43,8 @@ class VllmHalf:
     Attributes:
         arguments: What vLLM's AsyncEngineArgs are given.
         context_tokens: Of prompt and answer together: the model's, cut to what the key/value memory holds.
+        kv_bytes: Key/value memory of all of vLLM's workers.
+        view: The directory that vLLM reads, which goes with this object.
     """
 
     description: ModelDescription
@@ -49,6 +53,7 @@ class VllmHalf:
     arguments: dict[str, Any]
     context_tokens: int
     kv_bytes: int
+    view: tempfile.TemporaryDirectory[str]
 
 
 def examine(settings: LanguageSettings) -> VllmHalf:
@@ -71,13 +76,17 @@ def examine(settings: LanguageSettings) -> VllmHalf:
     context = min(description.context_tokens, blocks * block, int(options.get("max_model_len", 1 << 62)))
     if context < 1:
         raise EngineUnusable("kv_bytes is too small for one block of tokens")
+    report = _report(model_dir, description.name)
+    view = tempfile.TemporaryDirectory(prefix="lookonce-vllm-")
+    own = {"model": str(language_view(model_dir, report.shards, Path(view.name))), "max_model_len": context}
     return VllmHalf(
         description=dataclasses.replace(description, context_tokens=context),
         dtype=dtype,
-        report=_report(model_dir, description.name),
-        arguments=_arguments(settings, dtype) | options | {"max_model_len": context},
+        report=report,
+        arguments=_arguments(settings, dtype) | options | own,
         context_tokens=context,
         kv_bytes=settings.kv_bytes * workers,
+        view=view,
     )
 
 
@@ -111,7 +120,6 @@ def _report(model_dir: Path, name: str) -> LoadReport:
 
 def _arguments(settings: LanguageSettings, dtype: torch.dtype) -> dict[str, Any]:
     return {
-        "model": settings.model,
         "trust_remote_code": False,
         # "auto" would cast float32 down.
         "dtype": dtype_name(dtype),

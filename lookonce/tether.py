@@ -12,17 +12,11 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent() -> None:
-    """Has this process get SIGTERM when its parent dies, where there is prctl."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-
 def main(arguments: list[str]) -> None:
     """Never returns: execs the command, or leaves where the parent is gone already."""
     parent, command = int(arguments[0]), arguments[1:]
-    end_with_parent()
     if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         # The parent may have died before the kernel was asked.
         if os.getppid() != parent:
             sys.exit(1)
