@@ -159,6 +159,11 @@ class VllmClient:
             self._num_asked -= 1
             self.pulse.note(self._num_asked)
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it can answer nothing any more."""
+        return bool(self._llm.errored)
+
     def close(self) -> None:
         """Ends vLLM's processes."""
         self._llm.shutdown()

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Kinds of requests that must not be in one batch.
 NAMED_TOKENS, LIKELIEST_TOKENS = "named tokens", "likeliest tokens"
+# How often it is seen whether vLLM lives.
+WATCH_S = 1.0
 Asked = Mapping[str, Any]
 
 
@@ -163,12 +165,20 @@ class VllmEngine:
             return
         finally:
             self._is_open.set()
+        watch = self._loop.create_task(self._watch())
         self._loop.run_forever()
+        watch.cancel()
         self._loop.run_until_complete(self._close())
         self._loop.close()
 
     async def _open(self) -> VllmClient:
         return self._open_client(self._half.arguments, self.pulse, self._usage)
+
+    async def _watch(self) -> None:
+        """Notes the end of vLLM's processes also while nothing is asked."""
+        while not self._client.is_dead:
+            await asyncio.sleep(WATCH_S)
+        self._break()
 
     async def _close(self) -> None:
         tasks = list(self._tasks.values())

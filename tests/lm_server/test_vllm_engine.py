@@ -41,6 +41,7 @@ class FakeClient:
         self.asked: list[tuple[Mapping[str, Any], Mapping[str, Any], Any]] = []
         self.num_aborted = 0
         self.is_closed = False
+        self.is_dead = False
         self.num_expanded = 0
 
     async def ask(
@@ -220,6 +221,15 @@ def test_where_vllm_dies_nobody_is_left_waiting(half: VllmHalf, shop: Workshop) 
         assert all(isinstance(failure(events), Unavailable) for events in (*asked, late))
         assert engine.is_broken
     assert broken == [True]
+
+
+def test_where_vllm_dies_while_nothing_is_asked_it_is_noticed(half: VllmHalf, shop: Workshop) -> None:
+    """A worker that can answer nothing leaves before the next question finds out."""
+    broken = threading.Event()
+    with running(half, shop, nothing, on_broken=broken.set) as (engine, client):
+        client.is_dead = True
+        assert broken.wait(WAIT_S)
+        assert engine.is_broken
 
 
 def test_what_cannot_start_says_so(half: VllmHalf, shop: Workshop) -> None:
