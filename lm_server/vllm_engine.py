@@ -176,7 +176,7 @@ class VllmEngine:
 
     async def _watch(self) -> None:
         """Notes the end of vLLM's processes also while nothing is asked."""
-        while not self._client.is_dead:
+        while not self._client.is_dead:  # noqa: ASYNC110 - vLLM has no event for it
             await asyncio.sleep(WATCH_S)
         self._break()
 
