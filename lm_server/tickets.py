@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,6 +15,14 @@ from lm_server.sampler import Sampler, Sampling
 from lm_server.sequence import Sequence
 from lm_server.text import TextStream
 from rpc.errors import RpcError
+
+
+class Adapter(Protocol):
+    """A LoRA adapter. `identity` differs between any two, also of one name and place at different times."""
+
+    @property
+    def identity(self) -> str:
+        """Tells it from every other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class Work:
         tenant: Whose question it is; tenants take turns.
         fingerprint: Of the embeddings; empty where there are none.
         constraint: What the answer has to be; None leaves it free.
+        adapter: What it is answered with beside the model, as its engine has it.
     """
 
     prompt: Prompt
@@ -42,6 +51,7 @@ class Work:
     tenant: str = ""
     fingerprint: str = ""
     constraint: Constraint | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from lm_server.seam import EngineUnusable
+from lm_server.vllm_inputs import VllmAdapter
 from lm_server.vllm_tether import Tether
 from rpc.heartbeat import Pulse
 
@@ -113,6 +114,7 @@ class VllmClient:
         from vllm import SamplingParams
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.exceptions import VLLMClientError
+        from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -122,6 +124,7 @@ class VllmClient:
         self._dead, self._refused = EngineDeadError, VLLMClientError
         self._form: Callable[..., Any] = StructuredOutputsParams
         self._sampling: Callable[..., Any] = SamplingParams
+        self._lora: Callable[..., Any] = LoRARequest
         self._deltas = RequestOutputKind.DELTA
         self._num_requests = 0
         self._num_asked = 0
@@ -131,7 +134,11 @@ class VllmClient:
         self._tether = Tether(child.pid for child in multiprocessing.active_children() if child.pid)
 
     async def ask(
-        self, prompt: Mapping[str, Any], sampling: Mapping[str, Any], form: Mapping[str, Any] | None = None
+        self,
+        prompt: Mapping[str, Any],
+        sampling: Mapping[str, Any],
+        form: Mapping[str, Any] | None = None,
+        adapter: VllmAdapter | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Outputs of vLLM for a prompt, each with what is new; leaving the iterator aborts the request.
 
@@ -147,7 +154,9 @@ class VllmClient:
         try:
             held = {"structured_outputs": self._form(**form)} if form else {}
             params = self._sampling(output_kind=self._deltas, **sampling, **held)
-            async with aclosing(self._llm.generate(dict(prompt), params, str(self._num_requests))) as outputs:
+            tuned = self._lora(adapter.identity, adapter.number, adapter.path) if adapter else None
+            asked = self._llm.generate(dict(prompt), params, str(self._num_requests), lora_request=tuned)
+            async with aclosing(asked) as outputs:
                 async for output in outputs:
                     self.pulse.note(self._num_asked)
                     yield output

@@ -17,7 +17,7 @@ from lm_server.seam import EngineUnusable
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work
 from lm_server.vllm_client import OutputPulse, Usage, VllmClient, VllmDead, VllmRefused
 from lm_server.vllm_half import VllmHalf
-from lm_server.vllm_inputs import ImageMarks, form_of, prompt_of, sampling_of, scoring_of
+from lm_server.vllm_inputs import ImageMarks, VllmAdapter, form_of, prompt_of, sampling_of, scoring_of
 from lm_server.vllm_scores import Apart, Tokens, in_parts, places, totals
 from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
 from rpc.places import Places
@@ -298,7 +298,10 @@ class VllmEngine:
         self, ticket: Ticket, prompt: Asked, sampling: Asked, form: Asked | None = None, num_more: int = 0
     ) -> AsyncGenerator[Any, None]:
         """Outputs of vLLM for one request of a question, whose prompt has so many more tokens than the question's."""
-        async with aclosing(self._client.ask(prompt, sampling, form)) as outputs:
+        adapter = ticket.work.adapter
+        if adapter is not None and not isinstance(adapter, VllmAdapter):
+            raise Internal("this adapter was not made for this engine")
+        async with aclosing(self._client.ask(prompt, sampling, form, adapter)) as outputs:
             async for output in outputs:
                 if len(output.prompt_token_ids) != len(ticket.work.prompt) + num_more:
                     raise Internal("the engine lays this prompt out in another way than this worker")

@@ -3,6 +3,7 @@
 import itertools
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,26 @@ LEAST_TOP_P = 1e-9
 # Its engine reads seeds as signed.
 NUM_SEEDS = 2**63
 MAX_MARKS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class VllmAdapter:
+    """A LoRA adapter that vLLM reads from its directory, as PEFT writes it, when a question first needs it.
+
+    Attributes:
+        number: From 1; never given twice, so that one that replaces another of its name is not taken for it.
+        name: What requests choose it by.
+        path: The directory, on every host where vLLM's workers run.
+    """
+
+    number: int
+    name: str
+    path: str
+
+    @property
+    def identity(self) -> str:
+        """Part of the names that vLLM keeps prefixes under."""
+        return f"{self.name}#{self.number}"
 
 
 class ImageMarks:

@@ -20,6 +20,10 @@ ALLOWED: Mapping[str, type] = {
     "gpu_memory_utilization": float,
     "kv_cache_dtype": str,
     "quantization": str,
+    "enable_lora": bool,
+    "max_loras": int,
+    "max_cpu_loras": int,
+    "max_lora_rank": int,
 }
 
 

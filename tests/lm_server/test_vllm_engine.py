@@ -45,7 +45,7 @@ class FakeClient:
         self.num_expanded = 0
 
     async def ask(
-        self, prompt: Mapping[str, Any], sampling: Mapping[str, Any], form: Any = None
+        self, prompt: Mapping[str, Any], sampling: Mapping[str, Any], form: Any = None, adapter: Any = None
     ) -> AsyncGenerator[Any, None]:
         self.asked.append((prompt, sampling, form))
         try:
