@@ -183,6 +183,8 @@ def test_it_ends_with_its_processes_and_they_with_it(served: Served) -> None:
 
     A new worker gives the same answers although the store has lost everything.
     """
+    if served.family != "qwen2_vl":
+        pytest.skip("one family's processes are enough")
     worker = served.deployment.language[0]
     children = psutil.Process(worker.running.pid).children(recursive=True)
     next(child for child in children if "EngineCore" in " ".join(child.cmdline())).kill()
