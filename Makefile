@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_server gateway lookonce demo benchmarks \
 	examples docs tests
 
-.PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots docs
+.PHONY: setup demo test test-vllm check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots docs
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -20,6 +20,9 @@ demo: setup ## Serves the shipped checkpoint, asks about the shipped pictures, p
 
 test: setup ## Every test
 	$(BIN)/python -m pytest
+
+test-vllm: setup ## The tests of vLLM as the engine, in the environment that bench-vllm makes
+	$(BIN)/python -m pytest tests/vllm tests/lm_server -k vllm
 
 check: setup ## Format, lint, types, import order, generated code
 	$(BIN)/ruff format --check $(PACKAGES)

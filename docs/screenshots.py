@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from PIL import Image
@@ -107,11 +108,12 @@ def save(page: Page, name: str, full_page: bool = False) -> None:
     Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def take(browser: Browser, url: str, name: str, mode: str, files: Sequence[Path], **options: object) -> None:
+def take(browser: Browser, url: str, name: str, mode: str, files: Sequence[Path], **options: Any) -> None:
     """One picture of the page with answers."""
     text = {"questions": QUESTIONS, "policies": POLICIES}[mode]
     forget(url, files)
-    page = browser.new_page(**{"viewport": DESK, "device_scale_factor": 2} | options)
+    shown: dict[str, Any] = {"viewport": DESK, "device_scale_factor": 2} | options
+    page = browser.new_page(**shown)
     page.goto(url)
     page.click(f"#tab-{mode}")
     page.fill(f"#{mode}", text)

@@ -4,11 +4,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lm_server import metrics
 from lm_server.constraints import Constraint
-from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, checked_tenant
 from lm_server.grammars import Grammar, GrammarLibrary
 from lm_server.lora import Adapter
@@ -16,6 +15,7 @@ from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_
 from lm_server.request_run import Done, KnownImage, Piece, RequestRun, Underway
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
+from lm_server.seam import AnsweringEngine
 from lm_server.showing import ImageRef
 from lm_server.tickets import Work
 from rpc.errors import InvalidArgument, RpcError
@@ -36,7 +36,7 @@ class Answerer:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnsweringEngine,
         prompts: PromptBuilder,
         library: EntryLibrary,
         grammars: GrammarLibrary,
@@ -73,7 +73,7 @@ class Answerer:
         questions: list[Underway] = []
         for index, outcome in enumerate(prepared):
             if isinstance(outcome, Work):
-                works.append(outcome)
+                works.append(replace(outcome, fingerprint=fingerprint, constraint=asks[index].constraint))
                 questions.append(Underway(index, asks[index], outcome.prompt))
             else:
                 metrics.QUESTIONS.labels("error").inc()

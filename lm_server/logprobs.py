@@ -1,6 +1,6 @@
 """How likely each generated token was, before temperature, penalties and grammar, told with the text that it makes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,12 @@ class TokenLog:
         best = logprobs.topk(min(self._num_top, len(logprobs)))
         top = zip(map(self._bytes.of, best.indices.tolist()), best.values.tolist(), strict=True)
         self._noted.append(TokenLogprob(self._bytes.of(token), float(logprobs[token]), tuple(top)))
+
+    def keep(self, token: int, logprob: float, others: Mapping[int, float]) -> None:
+        """Keeps the next token as another engine tells of it; `others` has at least the likeliest, by token."""
+        likeliest = sorted(others.items(), key=lambda other: -other[1])[: self._num_top]
+        top = tuple((self._bytes.of(number), likely) for number, likely in likeliest)
+        self._noted.append(TokenLogprob(self._bytes.of(token), logprob, top))
 
     def give(self, end: int) -> tuple[TokenLogprob, ...]:
         """Of the first `end` tokens those that were not given out before."""

@@ -37,12 +37,16 @@ from lm_server.prompt import PromptBuilder, TokenFacts
 from lm_server.requests import RequestLimits
 from lm_server.runner import ModelRunner
 from lm_server.scheduler import Scheduler, SchedulerLimits
+from lm_server.seam import AnsweringEngine, EngineUnusable
 from lm_server.segments import KvLedger
 from lm_server.service import LanguageServicer, WorkerFacts
 from lm_server.settings import MIB, LanguageSettings
 from lm_server.showing import VideoFacts
 from lm_server.tied import hold_table_once
 from lm_server.tiers import Tiers
+from lm_server.vllm_client import device_type, require_vllm
+from lm_server.vllm_engine import VllmEngine
+from lm_server.vllm_half import VllmHalf, examine
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import InvalidArgument, RpcError
 from rpc.heartbeat import Heartbeat
@@ -72,16 +76,10 @@ def run(settings: LanguageSettings) -> int:
         serve_metrics(settings.metrics_listen)
         own = Identity(settings.peers)
         store = _open_store(settings)
-        half = load_language(
-            Path(settings.model),
-            dtype=settings.dtype,
-            device=settings.device,
-            device_map=settings.device_map,
-            offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
-            on_table=hold_table_once,
-        )
+        half = _vllm_half(settings) if settings.engine == "vllm" else _load(settings)
         return asyncio.run(_serve(settings, half, store, own))
     except (
+        EngineUnusable,
         PeersUnusable,
         CheckpointError,
         UnsupportedFamily,
@@ -94,6 +92,23 @@ def run(settings: LanguageSettings) -> int:
     ) as exc:
         logger.error("cannot start: %s", exc)  # noqa: TRY400 - the message says it all to an operator
         return 1
+
+
+def _load(settings: LanguageSettings) -> LoadedLanguage:
+    return load_language(
+        Path(settings.model),
+        dtype=settings.dtype,
+        device=settings.device,
+        device_map=settings.device_map,
+        offload_folder=Path(settings.offload_folder) if settings.offload_folder else None,
+        on_table=hold_table_once,
+    )
+
+
+def _vllm_half(settings: LanguageSettings) -> VllmHalf:
+    half = examine(settings)
+    require_vllm(settings.threads)
+    return half
 
 
 def _tokenizer(model: str) -> "transformers.PreTrainedTokenizerBase":
@@ -123,7 +138,9 @@ def _open_store(settings: LanguageSettings) -> Store | None:
     return open_store(settings.cache, limits)
 
 
-async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store | None, own: Identity) -> int:
+async def _serve(
+    settings: LanguageSettings, half: LoadedLanguage | VllmHalf, store: Store | None, own: Identity
+) -> int:
     """The exit code: 1 where the engine broke."""
     description = half.description
     checkpoint = identity(Path(settings.model))
@@ -144,12 +161,17 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     )
     tokenizer = _tokenizer(settings.model)
     # A worker that can answer nothing leaves, so that whoever watches it knows.
-    engine = make_engine(settings, half, tokenizer, partial(os.kill, os.getpid(), signal.SIGTERM))
+    leave = partial(os.kill, os.getpid(), signal.SIGTERM)
+    engine: AnsweringEngine
+    if isinstance(half, LoadedLanguage):
+        engine = own_engine = make_engine(settings, half, tokenizer, leave)
+        adapters = open_registry(settings, half, own_engine)
+    else:
+        engine, adapters = make_vllm_engine(settings, half, tokenizer, leave), no_adapters(half)
     metrics.watch(engine)
-    adapters = open_registry(settings, half, engine)
     keep_freed_memory()
     grammars = GrammarLibrary(
-        Vocabulary(tokenizer, half.model.config.get_text_config().vocab_size, half.description.eos_token_ids),
+        Vocabulary(tokenizer, half.description.config.get_text_config().vocab_size, half.description.eos_token_ids),
         max_kept=settings.max_grammars,
         cpu_s=settings.grammar_s,
     )
@@ -187,7 +209,7 @@ async def _serve(settings: LanguageSettings, half: LoadedLanguage, store: Store 
     return int(engine.is_broken)
 
 
-def _facts(settings: LanguageSettings, half: LoadedLanguage, checkpoint: CheckpointIdentity) -> WorkerFacts:
+def _facts(settings: LanguageSettings, half: LoadedLanguage | VllmHalf, checkpoint: CheckpointIdentity) -> WorkerFacts:
     """What the worker says of itself."""
     description, report = half.description, half.report
     return WorkerFacts(
@@ -197,7 +219,7 @@ def _facts(settings: LanguageSettings, half: LoadedLanguage, checkpoint: Checkpo
         checkpoint_vision=checkpoint.vision,
         checkpoint_language=checkpoint.language,
         dtype=str(half.dtype).removeprefix("torch."),
-        device=settings.device,
+        device=settings.device if isinstance(half, LoadedLanguage) else device_type(),
         hidden_size=description.hidden_size,
         context_tokens=description.context_tokens,
         tensors=report.tensors,
@@ -248,6 +270,24 @@ def open_registry(settings: LanguageSettings, half: LoadedLanguage, engine: Engi
     return registry
 
 
+def no_adapters(half: VllmHalf) -> AdapterRegistry:
+    """None, and none can be loaded: vLLM's adapters are not chosen over the wire yet."""
+    return AdapterRegistry((), half.dtype, "cpu", AdapterLimits(0, 0), model=half.description.name)
+
+
+def make_vllm_engine(
+    settings: LanguageSettings, half: VllmHalf, tokenizer: object, on_broken: Callable[[], None] = lambda: None
+) -> VllmEngine:
+    """The engine of a half that vLLM loads when it is started."""
+    return VllmEngine(
+        half,
+        tokenizer,
+        end_tokens=half.description.eos_token_ids,
+        max_questions=settings.max_questions,
+        on_broken=on_broken,
+    )
+
+
 def lower_tiers(settings: LanguageSettings, token_bytes: int, *, on_accelerator: bool) -> Tiers | None:
     """Where evicted prefixes go; None where they are dropped. A token's keys and values take `token_bytes`."""
     host_bytes = settings.kv_host_bytes
@@ -257,7 +297,7 @@ def lower_tiers(settings: LanguageSettings, token_bytes: int, *, on_accelerator:
     return Tiers(host_bytes // token_bytes, disk_bytes // token_bytes) if host_bytes else None
 
 
-def token_facts(half: LoadedLanguage, tokenizer: "transformers.PreTrainedTokenizerBase") -> TokenFacts:
+def token_facts(half: LoadedLanguage | VllmHalf, tokenizer: "transformers.PreTrainedTokenizerBase") -> TokenFacts:
     """What prompts depend on in this checkpoint."""
     description = half.description
     return TokenFacts(

@@ -11,11 +11,11 @@ from functools import partial
 import numpy as np
 
 from lm_server import metrics
-from lm_server.engine import Engine
 from lm_server.entries import EntryLibrary, Fetched, Source
 from lm_server.logprobs import logprob_messages
 from lm_server.prompt import Prompt
 from lm_server.requests import Ask
+from lm_server.seam import AnsweringEngine
 from lm_server.showing import Shape, shown
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Ticket, Work
 from protos import language_pb2
@@ -67,7 +67,7 @@ class RequestRun:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnsweringEngine,
         library: EntryLibrary,
         tenant: str,
         fingerprint: str,

@@ -8,11 +8,11 @@ from typing import Any
 
 from lm_server.adapter_registry import AdapterRegistry
 from lm_server.answering import Answerer
-from lm_server.engine import Engine
 from lm_server.lora import Adapter
 from lm_server.pairing import Pairing
 from lm_server.request_run import Done, Piece
 from lm_server.requests import Ask, RequestLimits, answers_to, read_answer, read_generate, read_score
+from lm_server.seam import AnsweringEngine
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import Internal, RpcError
 from telemetry.metrics import snapshot
@@ -42,7 +42,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
     def __init__(
         self,
         answerer: Answerer,
-        engine: Engine,
+        engine: AnsweringEngine,
         pairing: Pairing,
         store: Any,
         facts: WorkerFacts,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from lm_server.vllm_options import read_options
 from rpc.peers import PeerSettings
 
 MIB = 1 << 20
@@ -19,6 +20,10 @@ class LanguageSettings:
     cache: str
     # host:port of every vision worker; dns:host:port for every address that a name has.
     vision: tuple[str, ...]
+    # builtin, or vllm where the package is installed: docs/vllm.md.
+    engine: str = "builtin"
+    # With the engine vllm: a JSON object of its own options, of those that docs/vllm.md lists.
+    vllm_args: str | None = None
     # float32, bfloat16, float16, or auto: as the checkpoint says.
     dtype: str = "auto"
     # Where the half is put, as torch names it: cpu, cuda, cuda:1.
@@ -119,6 +124,9 @@ class LanguageSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive")
+        if self.vllm_args is not None and self.engine != "vllm":
+            raise ValueError("vllm_args needs the engine vllm")
+        read_options(self.vllm_args)
         if self.draft_tokens < 0:
             raise ValueError("draft_tokens must not be negative")
         if self.kv_disk_dir and self.kv_host_bytes == 0:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from lm_server.constrained import Constrained
+from lm_server.constraints import Constraint
 from lm_server.grammars import Grammar
 from lm_server.logprobs import TokenLog, TokenLogprob
 from lm_server.lora import Adapter
@@ -17,6 +18,14 @@ from lm_server.sequence import Sequence
 from lm_server.text import TextStream
 from lm_server.times import QuestionTimes
 from rpc.errors import RpcError
+
+
+class AnyAdapter(Protocol):
+    """A LoRA adapter. `identity` differs between any two, also of one name and place at different times."""
+
+    @property
+    def identity(self) -> str:
+        """Tells it from every other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,8 @@ class Work:
         tenant: Whose question it is; tenants take turns.
         adapter: What it is answered with beside the model; the keys must be made with its identity.
         grammar: What the answer is held to; None leaves it free.
+        fingerprint: Of the embeddings; empty where there are none.
+        constraint: The grammar as it was asked for.
     """
 
     prompt: Prompt
@@ -42,8 +53,10 @@ class Work:
     choices: tuple[tuple[int, ...], ...] = ()
     embeddings: Mapping[str, ImageEmbedding] = field(default_factory=dict)
     tenant: str = ""
-    adapter: Adapter | None = None
+    adapter: AnyAdapter | None = None
     grammar: Grammar | None = None
+    fingerprint: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,5 +142,5 @@ def sequence_of(work: Work) -> Sequence:
         work.choices,
         embeddings=dict(work.embeddings),
         tenant=work.tenant,
-        adapter=work.adapter,
+        adapter=work.adapter if isinstance(work.adapter, Adapter) else None,
     )

@@ -19,6 +19,7 @@ ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s\[\]:,/]+):\d{1,5}")
 # The last part has letters, which tells a name from an address.
 DOMAIN = re.compile(r"(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?(?::\d{1,5})?")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+ENGINES = ("builtin", "vllm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CODECS = ("none", "zstd")
 MAX_PORT = 65535
@@ -192,3 +193,5 @@ FILE = Kind("PATH", read_text)
 LOG_LEVEL = Kind("LEVEL", one_of(LOG_LEVELS))
 DTYPE = Kind("DTYPE", one_of(DTYPES))
 CODEC = Kind("CODEC", one_of(CODECS))
+ENGINE = Kind("ENGINE", one_of(ENGINES))
+JSON = Kind("JSON", read_text)

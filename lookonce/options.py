@@ -30,6 +30,8 @@ BY_NAME: Mapping[str, Kind] = {
     "cache": kinds.URL,
     "port": kinds.PORT,
     "dtype": kinds.DTYPE,
+    "engine": kinds.ENGINE,
+    "vllm_args": kinds.JSON,
     "log_level": kinds.LOG_LEVEL,
     "entry_compression": kinds.CODEC,
     "offload_folder": kinds.FILE,

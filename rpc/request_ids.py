@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 from rpc import traces
@@ -27,7 +27,9 @@ def carrying(request_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _current.reset(token)
+        # A stream that was left may be closed from elsewhere, where it was never set.
+        with suppress(ValueError):
+            _current.reset(token)
 
 
 def current() -> str:

@@ -55,6 +55,7 @@ class Process:
         is_ready: Whether it answers.
         log: File that collects its standard error and output, over all its lives.
         process: Its present or last life; None before the first.
+        start_s: It answers within this time after its start.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Process:
     log: Path
     environment: dict[str, str] = field(default_factory=environment)
     process: subprocess.Popen[bytes] | None = None
+    start_s: float = START_S
 
     def start(self, *, wait: bool = True) -> None:
         """Starts it, and waits until it answers; fails the test, with its last lines, where it ends instead."""
@@ -76,7 +78,7 @@ class Process:
 
     def wait_ready(self) -> None:
         """Returns once it answers; fails the test where it ends instead."""
-        wait_until(lambda: self._check_alive() or self.is_ready(), f"{self.name} to answer")
+        wait_until(lambda: self._check_alive() or self.is_ready(), f"{self.name} to answer", self.start_s)
 
     def _check_alive(self) -> bool:
         if self.running.poll() is not None:
@@ -211,12 +213,15 @@ def deploy(
     language: Sequence[str] = (),
     gateway: Sequence[str] = (),
     language_model: Path | str | None = None,
+    language_python: Path | str = sys.executable,
+    start_s: float = START_S,
     start: bool = True,
 ) -> Iterator[Deployment]:
     """A deployment on free loopback ports, started and paired; what still runs at the end is killed.
 
     `directory` gets the logs. `vision`, `language` and `gateway` are further flags of those commands. `language_model`
-    is for halves whose checkpoints differ. With `start=False` nothing runs yet: start the processes one by one.
+    is for halves whose checkpoints differ, `language_python` for a worker of another environment. With `start=False`
+    nothing runs yet: start the processes one by one.
     """
     eyes = [f"127.0.0.1:{free_port()}" for _ in range(num_vision)]
     mouths = [f"127.0.0.1:{free_port()}" for _ in range(num_language)]
@@ -224,10 +229,11 @@ def deploy(
     worker = ["--cache", cache, "--model"]
 
     def process(name: str, address: str, call: Callable[[str], object], *flags: str) -> Process:
-        command = [sys.executable, "-m", "lookonce", name.rstrip("0123456789"), *flags]
+        python = language_python if name.startswith("language") else sys.executable
+        command = [str(python), "-m", "lookonce", name.rstrip("0123456789"), *flags]
         log = directory / f"{name}.log"
         log.touch()
-        return Process(name, address, command, lambda: _answers(call, address), log)
+        return Process(name, address, command, lambda: _answers(call, address), log, start_s=start_s)
 
     seen, spoken = ",".join(eyes), ",".join(mouths)
     deployment = Deployment(

@@ -85,9 +85,13 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def config_json(recipe: Recipe, ids: dict[str, int], *, flat: bool, tied: bool, dtype: str) -> Json:
+def config_json(
+    recipe: Recipe, ids: dict[str, int], *, flat: bool, tied: bool, dtype: str, wide_heads: bool = False
+) -> Json:
     """The whole config.json; `flat` puts the language settings at the top level, as version 4 of transformers did."""
     text = _TEXT[recipe.model_type](ids) | {"vocab_size": recipe.vocab_size}
+    if wide_heads:
+        text |= _wide_heads(text)
     config: Json = {
         "architectures": [recipe.architecture],
         "model_type": recipe.model_type,
@@ -122,6 +126,15 @@ def _text_base(ids: dict[str, int]) -> Json:
         "rms_norm_eps": 1e-6,
         "use_cache": True,
     }
+
+
+def _wide_heads(text: Json) -> Json:
+    """Half as many heads of twice the size."""
+    rope = text["rope_scaling"]
+    rope = rope | {"mrope_section": [2 * section for section in rope["mrope_section"]]}
+    size = {"head_dim": 2 * text["head_dim"]} if "head_dim" in text else {}
+    halved = {name: text[name] // 2 for name in ("num_attention_heads", "num_key_value_heads")}
+    return halved | size | {"rope_scaling": rope}
 
 
 def _text_qwen2(ids: dict[str, int]) -> Json:

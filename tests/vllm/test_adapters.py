@@ -1,0 +1,73 @@
+"""LoRA adapters in vLLM against PEFT's on the whole model."""
+
+import copy
+import json
+import subprocess
+import warnings
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+
+from tests.deployment import environment
+from tests.families import make
+from tests.families.oracle import Oracle
+from tests.lm_server.workshop import Workshop, ask, oracle_messages, picture
+from tests.vllm.answered import MAX_TOKENS
+from tests.vllm.conftest import START_S
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CASES = (ask("What is this thing, in a word?", 1), ask("Hello there, how are you?"))
+
+
+def tuned(oracle: Oracle, directory: Path) -> Oracle:
+    """The whole model with a random adapter on every linear layer of its language half, which is saved."""
+    config = peft.LoraConfig(r=8, lora_alpha=8, target_modules=TARGETS, exclude_modules=r".*visual\..*")
+    with warnings.catch_warnings():
+        # Advice of PEFT's about kinds of adapters.
+        warnings.simplefilter("ignore", UserWarning)
+        model = peft.get_peft_model(copy.deepcopy(oracle.model), config)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_" in name:
+                    weight.copy_(torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5)
+        model.save_pretrained(directory, save_embedding_layers=False)
+        whole = copy.copy(oracle)
+        whole.model = copy.deepcopy(oracle.model)
+        peft.PeftModel.from_pretrained(whole.model, directory)
+    whole.model.eval()
+    return whole
+
+
+@pytest.mark.timeout(START_S)
+def test_answers_with_an_adapter_equal_the_whole_models(vllm_python: Path, tmp_path: Path) -> None:
+    """With the adapter and without it each token is PEFT's, and prefixes of one are never used for the other."""
+    model = make("qwen2_vl", tmp_path / "model", wide_heads=True)
+    shop = Workshop(model)
+    whole = tuned(shop.oracle, tmp_path / "adapter")
+    questions, expected = [], []
+    for case in CASES:
+        prompt, images = shop.prompt(case), [picture(number) for number in case.pictures]
+        made = [shop.image(number)[1].merged.tolist() for number in case.pictures]
+        spans = [(span.image.image_id, span.image.grid, span.start) for span in prompt.images]
+        places = [[*span, rows] for span, rows in zip(spans, made, strict=True)]
+        questions.append({"tokens": prompt.tokens, "images": places})
+        asked = oracle_messages(case)
+        plain, with_it = (each.generate(asked, images, MAX_TOKENS).tokens for each in (shop.oracle, whole))
+        assert plain != with_it
+        expected.append([list(plain), list(with_it), list(plain)])
+    file = tmp_path / "asked.json"
+    file.write_text(json.dumps({"model": str(model), "adapter": str(tmp_path / "adapter"), "questions": questions}))
+    told = subprocess.run(
+        [vllm_python, "-m", "tests.vllm.answered", str(file)],
+        check=True,
+        stdout=subprocess.PIPE,
+        env=environment(),
+        timeout=START_S,
+    ).stdout.splitlines()
+    found = json.loads(told[-1])
+    assert [[answer["tokens"] for answer in answers] for answers in found] == expected
+    for plain_answer, with_adapter, again in found:
+        assert plain_answer["cached"] == with_adapter["cached"] == 0 < again["cached"]
