@@ -10,9 +10,9 @@ from lookonce.cli import app
 
 HEAD = """# Command line
 
-Every command and its options, written from the program at each build of this site; `lookonce COMMAND --help` says the same.
-Options are set by environment variables too: `--max-entry-bytes` is `LOOKONCE_MAX_ENTRY_BYTES`. Sizes are written as `64MiB` or
-`1GB`, times in seconds.
+Every command and its options, written from the program at each build of this site; `lookonce COMMAND --help`
+says the same. Options are set by environment variables too: `--max-entry-bytes` is `LOOKONCE_MAX_ENTRY_BYTES`.
+Sizes are written as `64MiB` or `1GB`, times in seconds.
 """
 OTHERS = "Options"
 

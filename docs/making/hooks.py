@@ -1,5 +1,6 @@
 """What mkdocs calls while it builds the site."""
 
+import re
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -16,6 +17,9 @@ PAGES = {
     "reference/commands.md": commands_page.markdown,
     "reference/grpc.md": rpc_page.markdown,
 }
+CODE_IN_CELL = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
+CODE = re.compile(r"(<code>)([^<]{24,})(</code>)")
+BREAKS = re.compile(r"(::|[_/,.](?=\w))")
 # The page's own font and mark, which the site uses too.
 ASSETS = {
     "assets/icon.svg": "gateway/page/icon.svg",
@@ -39,6 +43,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     )
     config.nav = filled(config.nav or [], own)
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Lets long names in tables, such as those of tests, break where a word of theirs ends."""
+    return CODE_IN_CELL.sub(lambda cell: CODE.sub(_breakable, cell[0]), html)
+
+
+def _breakable(code: re.Match[str]) -> str:
+    return code[1] + BREAKS.sub(r"\1<wbr>", code[2]) + code[3]
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:

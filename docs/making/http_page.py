@@ -10,9 +10,9 @@ from gateway.settings import GatewaySettings
 Json = Mapping[str, Any]
 HEAD = """# HTTP
 
-Every route of the gateway, written from its OpenAPI document at each build of this site. A running gateway shows the same at
-`/docs`, and the document itself at `/openapi.json`. What OpenAI's clients may send, and what becomes of each parameter, is on
-[OpenAI's interface](../openai.md).
+Every route of the gateway, written from its OpenAPI document at each build of this site. A running gateway shows
+the same at `/docs`, and the document itself at `/openapi.json`. What OpenAI's clients may send, and what becomes of
+each parameter, is on [OpenAI's interface](../openai.md).
 
 Errors of every route are OpenAI's [error object](#errorbody).
 

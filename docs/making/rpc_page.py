@@ -23,8 +23,8 @@ MESSAGES, ENUMS, SERVICES, SYNTAX = 4, 5, 6, 12
 FIELDS, NESTED, METHODS, VALUES = 2, 3, 2, 2
 HEAD = """# gRPC
 
-What the gateway and the workers say to each other, written from `protos/*.proto` at each build of this site. Who may call, and
-with what, is on [security](../security.md). Servers have reflection: `grpcurl` lists the same.
+What the gateway and the workers say to each other, written from `protos/*.proto` at each build of this site. Who
+may call, and with what, is on [security](../security.md). Servers have reflection: `grpcurl` lists the same.
 """
 
 

@@ -1,4 +1,4 @@
-"""The classic faults of Qwen-VL checkpoints, each made on purpose, by its heading in docs/troubleshooting.md."""
+"""The classic faults of checkpoints, each made on purpose, by the heading that docs/troubleshooting.md has for it."""
 
 import json
 from collections.abc import Callable

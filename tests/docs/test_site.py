@@ -115,7 +115,7 @@ def test_patterns_of_the_navigation_stand_for_pages() -> None:
 
 
 def test_files_of_the_repository_are_copied_and_linked() -> None:
-    """A link out of docs/ leads to a copy, one of a copy back to the page; one to nothing stays as it is."""
+    """A link out of docs/ leads to a copy, a copy's back to the page; one to nothing stays, for mkdocs to refuse."""
     repository = Repository()
     text = "[a](../protos/vision.proto) [b](../CONTRIBUTING.md#where-things-are) [c](../gone.md) [d](faq.md)"
     copies = repository.linked_from({"page.md": text})
