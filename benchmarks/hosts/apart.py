@@ -14,9 +14,11 @@ from time import perf_counter
 import grpc
 import redis
 
+from benchmarks.errors import SystemFailed
 from benchmarks.hosts.link import Host
 from benchmarks.systems.deployment import STORE_BYTES, Deployment
 from benchmarks.systems.system import KV_BYTES
+from cache import DEFAULT_TENANT, Entry, decode, entry_key
 from lookonce import embedded
 from lookonce.serve_settings import free_ports
 from protos import vision_pb2, vision_pb2_grpc
@@ -74,14 +76,23 @@ class Apart(Deployment):
         """Returns when everything answers and is paired. Raises `SystemFailed`."""
         self._wait(self._is_ready, "the halves to pair")
 
-    def encode(self, image: bytes, codec: int = 0) -> tuple[float, int]:
-        """Seconds until a new image's entry is in the store, and the entry's bytes. Raises `grpc.RpcError`."""
+    def encode(self, image: bytes, codec: int = 0) -> tuple[float, vision_pb2.Image]:
+        """Seconds until a new image's entry is in the store, and the image. Raises `grpc.RpcError`."""
         with grpc.insecure_channel(self.seers[codec]) as channel:
             stub = vision_pb2_grpc.VisionServiceStub(channel)  # type: ignore[no-untyped-call]
             stub.GetInfo(vision_pb2.GetInfoRequest(), timeout=CALL_S)
             started = perf_counter()
             made: vision_pb2.Image = stub.Encode(vision_pb2.EncodeRequest(image=image), timeout=CALL_S)
-            return perf_counter() - started, made.entry_bytes
+            return perf_counter() - started, made
+
+    def entry(self, image: vision_pb2.Image) -> Entry:
+        """What is in the store of an image. Raises `SystemFailed`, `cache.DamagedEntry`."""
+        fingerprint = self.language_info().fingerprint
+        key = entry_key(image.image_id, fingerprint, DEFAULT_TENANT)
+        stored = redis.Redis(unix_socket_path=self.store_socket).get(key)
+        if not isinstance(stored, bytes):
+            raise SystemFailed("the store has lost an entry")
+        return decode(stored, expected_key=key, expected_fingerprint=fingerprint)
 
     def forget(self) -> None:
         """Empties the store, which would else fill up in the course of a long run."""

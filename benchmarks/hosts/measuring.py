@@ -4,15 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any
 
 from benchmarks.hosts.apart import Apart
 from benchmarks.hosts.asking import Asked, Load, ask, picture
 from benchmarks.hosts.expected import Parts
 from benchmarks.hosts.link import Link, inside
-from cache import CODECS
+from cache import CODECS, Entry
+from cache.codec import ZSTD, codec_of
+from cache.header import ITEM_BYTES
 
 ONE, TWO, PACKED = "one host", "two hosts", "two hosts, zstd"
+# How often an entry is compressed to see how long it takes.
+PACKINGS = 5
 # Sent to see what a rate comes to: so many seconds of it, at most so many bytes.
 PROBE_S, PROBE_BYTES = 0.4, 256 << 20
 
@@ -78,13 +83,22 @@ class Point:
 
 @dataclass(slots=True)
 class Encoding:
-    """A picture of so many tokens: seconds to encode it on one host, and bytes."""
+    """A picture of so many tokens: seconds to encode it on one host, and bytes.
+
+    `packing_s` are processor seconds of compressing its entry and having it back.
+    """
 
     tokens: int
     file_bytes: int
     entry_bytes: int
     packed_bytes: int
+    packing_s: float
     seconds: list[float] = field(default_factory=list)
+
+    @property
+    def packing_pays_mbit(self) -> float:
+        """The rate below which the link saves more than compressing takes."""
+        return max(self.entry_bytes - self.packed_bytes, 0) * 8 / 1e6 / max(self.packing_s, 1e-9)
 
 
 @dataclass(slots=True)
@@ -199,10 +213,10 @@ class _Run:
             known = next((one for one in self.found.encodings if one.tokens == load.tokens), None)
             if known is None:
                 # New to each worker: the second would find the first one's entry.
-                plain, packed = (
-                    self.two.encode(picture(load, self.plan.unit), place)[1] for place in range(len(CODECS))
-                )
-                known = Encoding(load.tokens, len(picture(load, self.plan.unit)), plain, packed)
+                made = [self.two.encode(picture(load, self.plan.unit), place)[1] for place in range(len(CODECS))]
+                plain, packed = (image.entry_bytes for image in made)
+                packing_s = _packing_s(self.two.entry(made[0]))
+                known = Encoding(load.tokens, len(picture(load, self.plan.unit)), plain, packed, packing_s)
                 self.found.encodings.append(known)
             known.seconds.append(self.one.encode(picture(load, self.plan.unit))[0])
 
@@ -220,6 +234,19 @@ class _Run:
         for texts in asked.texts:
             self.found.compared += len(texts)
             self.found.equal += sum(a == b for a, b in zip(texts, right, strict=True))
+
+
+def _packing_s(entry: Entry) -> float:
+    """Processor seconds to compress an entry's values and to have them back."""
+    tensors = [(tensor.data, ITEM_BYTES[tensor.dtype]) for tensor in entry.tensors]
+    seconds = []
+    for _ in range(PACKINGS):
+        started = process_time()
+        for data, item_bytes in tensors:
+            zstd = codec_of(ZSTD)
+            zstd.unpack(zstd.pack(data, item_bytes), item_bytes, len(data))
+        seconds.append(process_time() - started)
+    return median(seconds)
 
 
 def loads_of(

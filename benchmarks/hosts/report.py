@@ -120,9 +120,15 @@ def _compression(found: Hosts) -> Iterator[str]:
 
 
 def _encodings(found: Hosts) -> Iterator[str]:
-    yield from ("## A picture", "", "| tokens | encoding, s | file, KB | entry, KB | entry with zstd, KB | ratio |")
-    yield "|---:|---:|---:|---:|---:|---:|"
+    yield from (
+        "## A picture",
+        "",
+        "| tokens | encoding, s | file, KB | entry, KB | with zstd, KB | ratio | zstd, ms | pays below, Mbit/s |",
+    )
+    yield "|---:|---:|---:|---:|---:|---:|---:|---:|"
     for one in found.encodings:
         sizes = " | ".join(f"{size / 1e3:.0f}" for size in (one.file_bytes, one.entry_bytes, one.packed_bytes))
-        yield f"| {one.tokens} | {median(one.seconds):.3f} | {sizes} | {one.entry_bytes / one.packed_bytes:.2f} |"
+        ratio = f"{one.entry_bytes / one.packed_bytes:.2f}"
+        packing = f"{one.packing_s * 1e3:.1f} | {one.packing_pays_mbit:.0f}"
+        yield f"| {one.tokens} | {median(one.seconds):.3f} | {sizes} | {ratio} | {packing} |"
     yield ""
