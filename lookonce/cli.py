@@ -17,6 +17,7 @@ from lookonce import (
     benching,
     calibrate_command,
     fetching,
+    health_command,
     moderate_command,
     serving,
     size_command,
@@ -49,6 +50,7 @@ calibrate_command.add_command(app)
 benching.add_command(app)
 size_command.add_command(app)
 fetching.add_command(app)
+health_command.add_command(app)
 top.add_command(app)
 
 
