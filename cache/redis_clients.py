@@ -30,6 +30,7 @@ from cache.wire import (
 # While a cluster votes for a new primary its slots move: the next try finds them. The guard bounds all tries together.
 CLUSTER_TRIES = 3
 CLUSTER_PAUSE_S = 0.1
+CLUSTER_CONNECTIONS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,8 @@ def _cluster(address: StoreAddress, limits: StoreLimits, *, from_replicas: bool)
         # Slots that nobody serves concern their own keys alone.
         require_full_coverage=False,
         load_balancing_strategy=LoadBalancingStrategy.ROUND_ROBIN if from_replicas else None,
-        max_connections=max(limits.max_connections, 2),
+        # A node's client refuses who wants one more than there are, where the other stores have him wait.
+        max_connections=CLUSTER_CONNECTIONS,
         retry=Retry(ConstantBackoff(CLUSTER_PAUSE_S), CLUSTER_TRIES),
         ssl=address.has_tls,
         **_common(address, limits),
