@@ -29,7 +29,7 @@ def settings(role: str, words: Sequence[str], variables: Mapping[str, str]) -> A
         assert isinstance(text, str), f"{setting.flag} is given {text!r}, which is no text"
         # A model is looked for where it is read, and there is none here.
         is_model = setting.name == "model"
-        values[setting.name] = text if is_model else setting.read(re.sub(r"\bdns:", "", text))
+        values[setting.name] = text if is_model else setting.read(text)
     missing = [name for name, value in values.items() if value is dataclasses.MISSING]
     assert missing == [], f"{role} is not told {missing}"
     return build(settings_type, values)
