@@ -22,6 +22,7 @@ from lookonce.kinds import read_addresses
 from lookonce.launcher import with_deployment
 from lookonce.models import DEMO, DEMO_DIR, model_dir, named
 from lookonce.options import PREFIX
+from lookonce.ray import command as ray_command
 from lookonce.serve_settings import LOOPBACK, from_environment, serve_settings
 from lookonce.serving import INTERRUPTED
 from lookonce.terminal import Terminal
@@ -37,6 +38,7 @@ serving.add_command(app)
 alone.add_commands(app)
 benching.add_command(app)
 size_command.add_command(app)
+ray_command.add_command(app)
 
 Token = Annotated[
     str | None, typer.Option(envvar="LOOKONCE_TOKEN", show_envvar=False, help="The server's token, where it wants one.")

@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from rpc import members
+
 UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
     UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
@@ -55,18 +57,27 @@ def show_size(num_bytes: int) -> str:
 
 def read_seconds(text: str) -> float:
     """A finite number of seconds, not negative."""
+    return _read_finite(text, text.strip().removesuffix("s"), "a number of seconds")
+
+
+def _read_finite(text: str, digits: str, what: str) -> float:
     try:
-        seconds = float(text.strip().removesuffix("s"))
+        number = float(digits)
     except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise typer.BadParameter(f"{text!r} is not a number of seconds")
-    return seconds
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise typer.BadParameter(f"{text!r} is not {what}")
+    return number
 
 
 def show_seconds(seconds: float) -> str:
     """Without a decimal point where none is needed."""
     return f"{seconds:.15g}"
+
+
+def read_number(text: str) -> float:
+    """A finite number, not negative; parts of one are fine."""
+    return _read_finite(text, text, "a number from 0")
 
 
 def read_count(text: str) -> int:
@@ -101,11 +112,17 @@ def read_address(text: str) -> str:
 
 
 def read_addresses(text: str) -> tuple[str, ...]:
-    """Addresses with commas between them, each once."""
-    addresses = tuple(read_address(part) for part in text.split(","))
+    """Addresses with commas between them, each once; `file:PATH` stands for those that a file lists."""
+    addresses = tuple(_read_place(part.strip()) for part in text.split(","))
     if len(set(addresses)) != len(addresses):
         raise typer.BadParameter(f"{text!r} has an address twice")
     return addresses
+
+
+def _read_place(text: str) -> str:
+    if text.startswith(members.PREFIX) and text != members.PREFIX:
+        return text
+    return read_address(text)
 
 
 def show_addresses(addresses: Sequence[str]) -> str:
@@ -145,6 +162,7 @@ def one_of(words: Sequence[str]) -> Callable[[str], str]:
 SIZES = Kind("SIZE", read_size, show_size)
 SECONDS = Kind("SECONDS", read_seconds, show_seconds)
 COUNT = Kind("N", read_count)
+NUMBER = Kind("X", read_number, show_seconds)
 AMOUNT = Kind("N", read_amount)
 PORT = Kind("PORT", read_port)
 HOST_PORT = Kind("HOST:PORT", read_address)

@@ -74,6 +74,10 @@ class ServeSettings:
             language=dataclasses.replace(self.language, cache=url),
         )
 
+    def gateway_of(self, vision: str, language: str) -> GatewaySettings:
+        """The gateway's settings with workers there."""
+        return dataclasses.replace(self.gateway, vision=(vision,), language=(language,))
+
     def with_turns(self, path: str) -> "ServeSettings":
         """The same with workers that take turns through a file there, unless they were told another."""
         return dataclasses.replace(
