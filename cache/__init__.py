@@ -25,7 +25,7 @@ from cache.errors import (
     StoreUnavailable,
 )
 from cache.header import MAX_TIMES, Header, TensorHeader, VideoTimes
-from cache.identity import DEFAULT_TENANT, check_image_id, check_tenant, entry_key, image_id, original_key
+from cache.identity import DEFAULT_TENANT, check_image_id, check_tenant, entry_key, image_id, lease_key, original_key
 from cache.lru import EntryCache
 from cache.opening import open_store
 from cache.store import Head, Store, StoreLimits
@@ -61,6 +61,7 @@ __all__ = [
     "encode",
     "entry_key",
     "image_id",
+    "lease_key",
     "open_store",
     "original_key",
     "parse_address",

@@ -50,6 +50,11 @@ class GuardedStore:
         check_size(value, self._limits)
         return await self._guarded("put", lambda: self._store.put(key, value, ttl_s), self._limits.timeout_s)
 
+    async def put_if_absent(self, key: str, value: BytesLike, ttl_s: float) -> bool | None:
+        """Keeps the value where there is none; None where the store refuses it. Raises `EntryTooLarge`."""
+        check_size(value, self._limits)
+        return await self._guarded("put_if_absent", lambda: self._store.put_if_absent(key, value, ttl_s), self._short_s)
+
     async def delete(self, *keys: str) -> int:
         """Forgets the values; how many there were."""
         return await self._guarded("delete", lambda: self._store.delete(*keys), self._short_s)

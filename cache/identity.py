@@ -49,6 +49,12 @@ def original_key(image_id: str, tenant: str) -> str:
     return f"lookonce:{{{_hash_of(image_id)}}}:original:{check_tenant(tenant)}"
 
 
+def lease_key(image_id: str, fingerprint: str, tenant: str) -> str:
+    """Key of the lease of whoever is making an image's entry. Raises `InvalidIdentity`."""
+    head, rest = entry_key(image_id, fingerprint, tenant).split("}:", 1)
+    return f"{head}}}:lease:{rest}"
+
+
 def check_tenant(tenant: str) -> str:
     """The tenant's name, "public" for the empty one. Raises `InvalidIdentity`."""
     if not tenant:

@@ -38,6 +38,13 @@ class MemoryStore:
             PUTS_DROPPED.labels("full").inc()
         return kept
 
+    async def put_if_absent(self, key: str, value: BytesLike, ttl_s: float) -> bool | None:
+        """Keeps the value where there is none."""
+        check_size(value, self._limits)
+        if self._values.get(key) is not None:
+            return False
+        return self._values.put(key, bytes(value), memoryview(value).nbytes, ttl_s) or None
+
     async def delete(self, *keys: str) -> int:
         """Forgets the values; how many there were."""
         return sum(self._values.delete(key) for key in keys)

@@ -63,14 +63,24 @@ class RedisStore:
 
     async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
         """Keeps the value. False where the server refuses it; raises `EntryTooLarge`."""
+        return await self._set("put", key, value, ttl_s, only_new=False) is not None
+
+    async def put_if_absent(self, key: str, value: BytesLike, ttl_s: float) -> bool | None:
+        """Keeps the value where there is none; None where the server refuses it. Raises `EntryTooLarge`."""
+        return await self._set("put_if_absent", key, value, ttl_s, only_new=True)
+
+    async def _set(self, operation: str, key: str, value: BytesLike, ttl_s: float, *, only_new: bool) -> bool | None:
         check_size(value, self._limits)
-        with _translated("put"):
+        with _translated(operation):
             try:
-                await self._clients.writer.set(key, _flat(value), px=max(1, math.ceil(ttl_s * 1000)))
+                kept = await self._clients.writer.set(
+                    key, _flat(value), px=max(1, math.ceil(ttl_s * 1000)), nx=only_new
+                )
             except refusals.ResponseError as exc:
-                PUTS_DROPPED.labels(_refusal(exc)).inc()
-                return False
-            return True
+                if not only_new:
+                    PUTS_DROPPED.labels(_refusal(exc)).inc()
+                return None
+            return bool(kept)
 
     async def delete(self, *keys: str) -> int:
         """Forgets the values; how many there were. 0 where the server is read-only."""

@@ -61,6 +61,12 @@ class Store(Protocol):
         Raises `EntryTooLarge` before anything is sent.
         """
 
+    async def put_if_absent(self, key: str, value: BytesLike, ttl_s: float) -> bool | None:
+        """Keeps the value where there is none; False where there is one, None where the store refused it.
+
+        Of many callers at once one is told True. Raises `EntryTooLarge` before anything is sent.
+        """
+
     async def delete(self, *keys: str) -> int:
         """Forgets the values; how many there were."""
 

@@ -9,7 +9,7 @@ import grpc.aio
 
 from gateway.deadline import Deadline
 from gateway.routing import bounded, least_loaded, rendezvous
-from gateway.workers import Workers
+from gateway.workers import Routing, Workers
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import NotFound, RpcError, Unavailable, Unpaired
 from rpc.peers import PLAIN, Identity
@@ -23,8 +23,14 @@ def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
 class LanguageWorkers(Workers):
     """Answers questions."""
 
-    def __init__(self, addresses: Sequence[str], max_message_bytes: int, identity: Identity = PLAIN) -> None:
-        super().__init__("language", addresses, _stub, max_message_bytes, identity)
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        max_message_bytes: int,
+        identity: Identity = PLAIN,
+        routing: Routing | None = None,
+    ) -> None:
+        super().__init__("language", addresses, _stub, max_message_bytes, identity, routing)
 
     def order(self, image_id: str | None) -> tuple[str, ...]:
         """The workers for a request about an image: the one whose KV may hold it first, unless it has too much to do.
@@ -32,8 +38,8 @@ class LanguageWorkers(Workers):
         Without an image the one that has the least to do.
         """
         if image_id is None:
-            return least_loaded(self.addresses, self.running)
-        return bounded(rendezvous(image_id.encode(), self.addresses), self.running)
+            return least_loaded(self.addresses, self.running, self.weights)
+        return bounded(rendezvous(image_id.encode(), self.addresses), self.running, self.weights)
 
     def generate(
         self, request: language_pb2.GenerateRequest, image_id: str | None, deadline: Deadline
@@ -44,7 +50,9 @@ class LanguageWorkers(Workers):
             RpcError: while it is iterated.
         """
         return self._events(
-            self.order(image_id), lambda stub: stub.Generate(request, timeout=deadline.left_s(), metadata=metadata())
+            self.order(image_id),
+            lambda stub: stub.Generate(request, timeout=deadline.left_s(), metadata=metadata()),
+            deadline,
         )
 
     def answer(
@@ -56,7 +64,9 @@ class LanguageWorkers(Workers):
             RpcError: while it is iterated.
         """
         return self._events(
-            self.order(image_id), lambda stub: stub.Answer(request, timeout=deadline.left_s(), metadata=metadata())
+            self.order(image_id),
+            lambda stub: stub.Answer(request, timeout=deadline.left_s(), metadata=metadata()),
+            deadline,
         )
 
     async def forget(self, image_id: str, tenant: str, deadline: Deadline) -> None:
@@ -82,7 +92,9 @@ class LanguageWorkers(Workers):
         """Whether a request that one worker did not finish can be asked of another."""
         return len(self.addresses) > 1
 
-    async def _events(self, order: Sequence[str], start: Callable[[Any], Any]) -> AsyncGenerator[Any, None]:
+    async def _events(
+        self, order: Sequence[str], start: Callable[[Any], Any], deadline: Deadline
+    ) -> AsyncGenerator[Any, None]:
         """Events of one call, begun again elsewhere when a worker was unavailable before its first event."""
         *early, last = self.attempts(order)
         for address in early:
@@ -97,7 +109,7 @@ class LanguageWorkers(Workers):
                     async for each in events:
                         yield each
                 return
-        await self.until_connected(last)
+        await self.until_connected(last, deadline.left_s())
         with self.busy(last):
             reading = _Reading(self, last, start(self.stub(last)))
             async with aclosing(reading.all(None)) as events:
@@ -110,8 +122,11 @@ class _Reading:
 
     def __init__(self, workers: LanguageWorkers, address: str, call: Any) -> None:
         self._workers = workers
+        self._address = address
         self._call = call
         self._is_silent = False
+        # Its worker answered, and what came of it is not taken down yet.
+        self._is_answered = False
         self._guard = asyncio.create_task(self._end_when_silent(address))
 
     async def _end_when_silent(self, address: str) -> None:
@@ -121,6 +136,17 @@ class _Reading:
 
     async def next(self) -> Any:
         """The next event; None where there is none any more. Raises `RpcError`."""
+        try:
+            event = await self._next()
+        except RpcError as error:
+            self._is_answered = False
+            if not self._is_silent:
+                self._workers.note(self._address, error)
+            raise
+        self._is_answered = True
+        return event
+
+    async def _next(self) -> Any:
         try:
             event = await self._call.read()
         except grpc.aio.AioRpcError as exc:
@@ -143,5 +169,8 @@ class _Reading:
 
     def close(self) -> None:
         """Ends the call."""
+        if self._is_answered:
+            self._is_answered = False
+            self._workers.note(self._address, None)
         self._guard.cancel()
         self._call.cancel()

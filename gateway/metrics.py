@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -21,7 +21,7 @@ NO_ROUTE = "none"
 
 
 class Metrics:
-    """The gateway's own histograms, in their own registry."""
+    """The gateway's own histograms and counters, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -40,6 +40,17 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._ejections = Counter(
+            "lookonce_gateway_ejections",
+            "Times that a worker was left alone for a while because its calls failed.",
+            ("half", "reason"),
+            registry=self._registry,
+        )
+
+    def ejection(self, half: str, reason: str) -> None:
+        """Counts an ejected worker."""
+        self._ejections.labels(half, str(reason)).inc()
+
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Counts a request that is over."""
         self._requests.labels(route, method, str(status)).observe(seconds)
@@ -49,7 +60,7 @@ class Metrics:
         self._first_tokens.labels(route).observe(seconds)
 
     def text(self) -> str:
-        """The histograms in Prometheus' text format."""
+        """The histograms and counters in Prometheus' text format."""
         return generate_latest(self._registry).decode()
 
 

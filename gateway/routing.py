@@ -9,8 +9,10 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-# A worker may have this much more than an equal share of the running requests.
+# A worker may have this much more than its share of the running requests.
 LOAD_FACTOR = 1.25
+# The part of a full share that a worker has in the moment when it joins or comes back.
+LEAST_WEIGHT = 0.1
 
 
 def rendezvous(key: bytes, addresses: Sequence[str]) -> tuple[str, ...]:
@@ -26,22 +28,38 @@ def _salt(address: str) -> bytes:
     return hashlib.blake2b(address.encode(), digest_size=16).digest()
 
 
-def bounded(order: Sequence[str], running: Mapping[str, int]) -> tuple[str, ...]:
+def ramp(age_s: float | None, slow_start_s: float) -> float:
+    """The part of a full share for a worker that has been well for so long; None: it is not known to be well."""
+    if slow_start_s <= 0:
+        return 1.0
+    return min(1.0, max(LEAST_WEIGHT, (age_s or 0.0) / slow_start_s))
+
+
+def bounded(
+    order: Sequence[str], running: Mapping[str, int], weights: Mapping[str, float] | None = None
+) -> tuple[str, ...]:
     """The same workers: those with room for one more request first, each part in its order.
 
-    `running` is the number of requests that each worker has now. Room is LOAD_FACTOR times an equal share, rounded up,
-    of what would be running with this request.
+    `running` is the number of requests that each worker has now, `weights` what part of a full share each may have; 1
+    where nothing is said. Room is LOAD_FACTOR times a worker's share, rounded up, of what would be running with this
+    request: a worker with little to do has room for one whatever its weight, so keys stay where they are.
     """
     if not order:
         return ()
-    total = sum(running.get(address, 0) for address in order)
-    most = math.ceil(LOAD_FACTOR * (total + 1) / len(order))
-    return _partition(order, [address for address in order if running.get(address, 0) < most])
+    weighed = weights or {}
+    each = LOAD_FACTOR * (sum(running.get(address, 0) for address in order) + 1)
+    each /= sum(weighed.get(address, 1.0) for address in order)
+    return _partition(
+        order, [address for address in order if running.get(address, 0) < math.ceil(each * weighed.get(address, 1.0))]
+    )
 
 
-def least_loaded(addresses: Sequence[str], running: Mapping[str, int]) -> tuple[str, ...]:
-    """The workers by how little they have to do, for a request that no worker is better placed for."""
-    return tuple(sorted(addresses, key=lambda address: running.get(address, 0)))
+def least_loaded(
+    addresses: Sequence[str], running: Mapping[str, int], weights: Mapping[str, float] | None = None
+) -> tuple[str, ...]:
+    """The workers by how little they would have to do, for a request that no worker is better placed for."""
+    weighed = weights or {}
+    return tuple(sorted(addresses, key=lambda each: (running.get(each, 0) + 1) / weighed.get(each, 1.0)))
 
 
 def reachable_first(order: Sequence[str], unreachable: Collection[str]) -> tuple[str, ...]:

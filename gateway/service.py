@@ -13,6 +13,7 @@ from gateway.language import LanguageWorkers
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
 from gateway.vision import VisionWorkers
+from gateway.workers import Routing
 from protos import language_pb2
 from rpc.errors import RpcError, Unavailable
 from rpc.peers import Identity
@@ -81,7 +82,8 @@ class Service:
         names = [info.model for info in infos.values() if isinstance(info, language_pb2.LanguageInfo)]
         if not names:
             failures = [info for info in infos.values() if isinstance(info, RpcError)]
-            raise failures[0] if failures else Unavailable("this gateway has no language worker")
+            self.language.require_one()
+            raise failures[0] if failures else Unavailable("the language workers have just left", retry_after_s=1.0)
         if len(set(names)) > 1:
             logger.warning("the language workers serve different models", extra={"models": sorted(set(names))})
         return names[0]
@@ -96,10 +98,11 @@ class Service:
 def open_service(settings: GatewaySettings, metrics: Metrics, identity: Identity) -> Service:
     """Opens channels to every worker; none needs to be there yet. To be called on the running loop."""
     most = settings.limits.body_bytes
+    routing = Routing(settings.routing, metrics.ejection)
     return Service(
         settings=settings,
-        vision=VisionWorkers(settings.vision, most, identity),
-        language=LanguageWorkers(settings.language, most, identity),
+        vision=VisionWorkers(settings.vision, most, identity, routing),
+        language=LanguageWorkers(settings.language, most, identity, routing),
         fetcher=Fetcher(settings.fetch),
         metrics=metrics,
     )

@@ -85,12 +85,34 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    """How requests find workers. Raises `ValueError`, naming the field, for a value that cannot be.
+
+    Attributes:
+        resolve_s: Seconds between two look-ups of names given as `dns:host:port`.
+        slow_start_s: Seconds in which a language worker that joined or came back is led up to its full share. 0: none.
+        eject_failures: Calls of one worker that fail in a row until it is asked last for a while.
+        eject_s: Seconds of that while the first time, twice as many each time after that. 0: never.
+    """
+
+    resolve_s: float = 5.0
+    slow_start_s: float = 10.0
+    eject_failures: int = 5
+    eject_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.resolve_s > 0:
+            raise ValueError("routing_resolve_s must be positive")
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """One gateway process.
 
     Attributes:
-        vision: Addresses `host:port` of the vision workers.
-        language: Addresses `host:port` of the language workers.
+        vision: Addresses `host:port` of the vision workers; `dns:host:port` for every address that a name
+            has, `file:path` for those that a file lists, one a line.
+        language: The same of the language workers.
         host: Interface to listen on.
         port: TCP port; 0 takes any free one.
         model_name: Name that clients ask for. None: what the language worker calls its model.
@@ -100,6 +122,7 @@ class GatewaySettings:
         tokens_file: File of `TOKEN TENANT` lines. None: nobody needs a token, and everybody is tenant "public".
         fetch: What is fetched from the network.
         rates: How often tenants may ask.
+        routing: How requests find workers.
         tls: What this gateway's own port shows its clients.
         peers: How this process and the workers know each other.
         log_level: debug, info, warning or error.
@@ -117,6 +140,7 @@ class GatewaySettings:
     tokens_file: str | None = None
     fetch: FetchSettings = field(default_factory=FetchSettings)
     rates: RateSettings = field(default_factory=RateSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
     log_level: str = "info"

@@ -8,7 +8,7 @@ import grpc.aio
 from gateway.deadline import Deadline
 from gateway.routing import rendezvous
 from gateway.videos import routing_bytes
-from gateway.workers import Workers
+from gateway.workers import Routing, Workers
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.errors import NotFound, RpcError
 from rpc.peers import PLAIN, Identity
@@ -33,8 +33,14 @@ def _stub(opened: grpc.aio.Channel) -> vision_pb2_grpc.VisionServiceStub:
 class VisionWorkers(Workers):
     """Encodes images and knows about encoded ones."""
 
-    def __init__(self, addresses: Sequence[str], max_message_bytes: int, identity: Identity = PLAIN) -> None:
-        super().__init__("vision", addresses, _stub, max_message_bytes, identity)
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        max_message_bytes: int,
+        identity: Identity = PLAIN,
+        routing: Routing | None = None,
+    ) -> None:
+        super().__init__("vision", addresses, _stub, max_message_bytes, identity, routing)
 
     async def encode(self, asked: vision_pb2.EncodeRequest, tenant: str, deadline: Deadline) -> vision_pb2.Image:
         """Makes sure that an image or a video is encoded, on the worker that equal bytes always go to while it answers.
@@ -47,7 +53,7 @@ class VisionWorkers(Workers):
         asked.tenant = tenant
         order = rendezvous(routing_key(asked.image or routing_bytes(asked)), self.addresses)
         reply: vision_pb2.Image = await self.ask(
-            order, lambda stub: stub.Encode(asked, timeout=deadline.left_s(), metadata=metadata())
+            order, lambda stub: stub.Encode(asked, timeout=deadline.left_s(), metadata=metadata()), deadline
         )
         return reply
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
@@ -19,35 +21,59 @@ MOST_UNANSWERED = 2
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-class Watch:
-    """The workers of one half, as their health services told a moment ago. To be made on the running loop."""
+@dataclass(slots=True)
+class _Watched:
+    """What is known of one worker. `well_since`: None while it does not say that it serves."""
 
-    def __init__(self, half: str, channels: Mapping[str, grpc.aio.Channel]) -> None:
+    serving: bool = True
+    silent: asyncio.Event = field(default_factory=asyncio.Event)
+    well_since: float | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Watch:
+    """The workers of one half, as their health services told a moment ago. Workers join on the running loop."""
+
+    def __init__(self, half: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._half = half
-        self._serving = dict.fromkeys(channels, True)
-        self._silent = {address: asyncio.Event() for address in channels}
-        self._tasks = [asyncio.create_task(self._keep_asking(*item)) for item in channels.items()]
+        self._clock = clock
+        self._watched: dict[str, _Watched] = {}
+
+    def add(self, address: str, channel: grpc.aio.Channel) -> None:
+        """Begins to ask a worker."""
+        watched = self._watched[address] = _Watched()
+        watched.task = asyncio.create_task(self._keep_asking(address, watched, channel))
+
+    async def remove(self, address: str) -> None:
+        """Ends the asking of a worker."""
+        task = self._watched.pop(address).task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def close(self) -> None:
-        """Ends the asking."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Ends the asking of all."""
+        await asyncio.gather(*map(self.remove, tuple(self._watched)))
 
     @property
     def unwell(self) -> set[str]:
         """Those that do not answer, or say that they should be asked nothing: draining, or with a model that hangs."""
-        return {address for address, serves in self._serving.items() if not serves or self._silent[address].is_set()}
+        return {address for address, each in self._watched.items() if not each.serving or each.silent.is_set()}
+
+    def well_since(self, address: str) -> float | None:
+        """From when on each of a worker's answers was that it serves; None where the last one was not."""
+        return self._watched[address].well_since
 
     async def fell_silent(self, address: str) -> None:
         """Returns when this worker has stopped answering and another one is well."""
+        watched = self._watched[address]
         while True:
-            await self._silent[address].wait()
-            if len(self.unwell) < len(self._silent):
+            await watched.silent.wait()
+            if len(self.unwell) < len(self._watched):
                 return
             await asyncio.sleep(PAUSE_S)
 
-    async def _keep_asking(self, address: str, channel: grpc.aio.Channel) -> None:
+    async def _keep_asking(self, address: str, watched: _Watched, channel: grpc.aio.Channel) -> None:
         stub = health_pb2_grpc.HealthStub(channel)
         unanswered = 0
         while True:
@@ -56,19 +82,24 @@ class Watch:
             except grpc.aio.AioRpcError as exc:
                 # Other failures end the calls themselves.
                 unanswered = unanswered + 1 if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0
+                is_well = False
             else:
                 unanswered = 0
-                self._serving[address] = reply is None or reply.status == SERVING
-            self._note(address, is_silent=unanswered >= MOST_UNANSWERED)
+                watched.serving = is_well = reply is None or reply.status == SERVING
+            if not is_well:
+                watched.well_since = None
+            elif watched.well_since is None:
+                watched.well_since = self._clock()
+            self._note(address, watched, is_silent=unanswered >= MOST_UNANSWERED)
             await asyncio.sleep(PAUSE_S)
 
-    def _note(self, address: str, *, is_silent: bool) -> None:
-        if is_silent is self._silent[address].is_set():
+    def _note(self, address: str, watched: _Watched, *, is_silent: bool) -> None:
+        if is_silent is watched.silent.is_set():
             return
         told = {"half": self._half, "worker": address}
         if is_silent:
             logger.warning("a worker fell silent", extra=told)
-            self._silent[address].set()
+            watched.silent.set()
         else:
             logger.info("a worker answers again", extra=told)
-            self._silent[address].clear()
+            watched.silent.clear()

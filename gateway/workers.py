@@ -2,20 +2,30 @@
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from gateway.routing import reachable_first
-from gateway.watch import Watch
+from gateway.deadline import Deadline
+from gateway.ejection import Ejections, Reason
+from gateway.members import Member, Members
+from gateway.routing import ramp, reachable_first
+from gateway.settings import RoutingSettings
 from rpc.client import channel
-from rpc.errors import RpcError, Unavailable, error_from_call
+from rpc.errors import Internal, RpcError, Unavailable, Unpaired, error_from_call
+from rpc.names import Names, Resolve, resolve_host
 from rpc.peers import PLAIN, Identity
 
+logger = logging.getLogger(__name__)
+
+# What tells of the worker and not of the request.
+FAILURES = (Unavailable, Unpaired, Internal)
 # The first worker of a request's order, and one more.
 ATTEMPTS = 2
 # A worker that comes up or back is connected to within this; a channel tries once a second.
@@ -24,12 +34,29 @@ RECONNECT_S = 2.0
 Reply = TypeVar("Reply")
 
 
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How workers are found and judged.
+
+    Attributes:
+        settings: How often, how long.
+        told: Is told of each ejection: of which half, and why.
+        resolve: Looks names up.
+    """
+
+    settings: RoutingSettings = field(default_factory=RoutingSettings)
+    told: Callable[[str, Reason], None] = lambda _half, _reason: None
+    resolve: Resolve = resolve_host
+
+
 class Workers:
     """The workers of one half, by address.
 
     Attributes:
         half: "vision" or "language", for messages.
-        addresses: Every worker, reachable or not.
+
+    Args:
+        addresses: `host:port`, or `dns:host:port` for every address that a name has.
     """
 
     def __init__(
@@ -39,43 +66,64 @@ class Workers:
         stub: Callable[[grpc.aio.Channel], Any],
         max_message_bytes: int,
         identity: Identity = PLAIN,
+        routing: Routing | None = None,
     ) -> None:
         self.half = half
-        self.addresses = tuple(addresses)
-        self._channels = {
-            address: channel(address, max_message_bytes=max_message_bytes, identity=identity) for address in addresses
-        }
-        self._stubs = {address: stub(opened) for address, opened in self._channels.items()}
-        self._running: Counter[str] = Counter()
-        self._watch = Watch(half, self._channels)
+        self._routing = routing or Routing()
+        settings = self._routing.settings
+        self._ejections = Ejections(settings.eject_failures, settings.eject_s)
+
+        def connect(address: str, name: str | None) -> Member:
+            opened = channel(address, max_message_bytes=max_message_bytes, identity=identity, name=name)
+            return Member(opened, stub(opened))
+
+        names = Names(addresses, self._routing.resolve)
+        self._members = Members(half, names, connect, settings.resolve_s, self._ejections.forget)
 
     async def close(self) -> None:
         """Closes every channel; calls that run are cancelled."""
-        await self._watch.close()
-        await asyncio.gather(*(opened.close(None) for opened in self._channels.values()))
+        await self._members.close()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every worker that there is at the moment, reachable or not."""
+        return self._members.addresses
 
     @property
     def running(self) -> Mapping[str, int]:
         """Requests that each worker has now."""
-        return self._running
+        return self._members.running
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """What part of a full share of requests each worker may have: less than 1 after it joined or came back."""
+        now, watch = time.monotonic(), self._members.watch
+        weights: dict[str, float] = {}
+        for address in self.addresses:
+            well_since, back_since = watch.well_since(address), self._ejections.back_since(address)
+            age_s = None if well_since is None else now - max(well_since, back_since or well_since)
+            weights[address] = ramp(age_s, self._routing.settings.slow_start_s)
+        return weights
 
     def stub(self, address: str) -> Any:
-        """The generated client of one worker."""
-        return self._stubs[address]
+        """The generated client of one worker. Raises `Unavailable` where it has left."""
+        return self._members.get(address).stub
 
     def attempts(self, order: Sequence[str]) -> tuple[str, ...]:
-        """Those that a request is tried on: the first of its order, those known to be down or unwell last.
+        """Those that a request is tried on: the first of its order, those ejected, unwell or down last.
 
         Raises:
             Unavailable: there is no worker of this half.
         """
         down = {
             address
-            for address, opened in self._channels.items()
+            for address, opened in self._members.channels.items()
             if opened.get_state(try_to_connect=True) is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         }
         self.require_one()
-        return reachable_first(reachable_first(order, self._watch.unwell), down)[:ATTEMPTS]
+        for last in (self._ejections.ejected(time.monotonic()), self._members.watch.unwell, down):
+            order = reachable_first(order, last)
+        return tuple(order[:ATTEMPTS])
 
     def require_one(self) -> None:
         """Checks that this half has a worker at all.
@@ -83,20 +131,26 @@ class Workers:
         Raises:
             Unavailable: it has none.
         """
-        if not self.addresses:
-            raise Unavailable(f"this gateway has no {self.half} worker")
+        self._members.require_one()
 
-    @contextmanager
-    def busy(self, address: str) -> Iterator[None]:
-        """Counts one more request for a worker."""
-        self._running[address] += 1
-        try:
-            yield
-        finally:
-            self._running[address] -= 1
+    def busy(self, address: str) -> AbstractContextManager[None]:
+        """Counts one more request for a worker. Raises `Unavailable` where it has left."""
+        return self._members.get(address).busy()
 
-    async def ask(self, order: Sequence[str], call: Callable[[Any], Awaitable[Reply]]) -> Reply:
-        """The reply of the first worker that answers.
+    def note(self, address: str, error: Exception | None) -> None:
+        """Takes down how a worker's call went; what the caller did wrong, or was too late for, is no failure of its."""
+        now = time.monotonic()
+        if not isinstance(error, FAILURES):
+            if error is None:
+                self._ejections.succeeded(address, now)
+            return
+        reason = self._ejections.failed(address, self.addresses, now)
+        if reason is not None:
+            logger.warning("a worker is ejected", extra={"half": self.half, "worker": address, "why": reason.value})
+            self._routing.told(self.half, reason)
+
+    async def ask(self, order: Sequence[str], call: Callable[[Any], Awaitable[Reply]], deadline: Deadline) -> Reply:
+        """The reply of the first worker that answers, within the time that all attempts have together.
 
         Raises:
             RpcError: the worker's own error, or Unavailable when none of the attempts was answered.
@@ -107,17 +161,17 @@ class Workers:
                 return await self.unless_silent(address, self.ask_one(address, call))
             except Unavailable:
                 continue
-        await self.until_connected(last)
+        await self.until_connected(last, deadline.left_s())
         return await self.ask_one(last, call)
 
-    async def until_connected(self, address: str) -> None:
+    async def until_connected(self, address: str, most_s: float = RECONNECT_S) -> None:
         """Returns once this worker is connected to, or after a moment in vain.
 
         For the last attempt: calls fail at once between two attempts to connect, also when the worker has just started.
         """
-        opened = self._channels[address]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RECONNECT_S):
+        opened = self._members.get(address).channel
+        with self.busy(address), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(most_s, RECONNECT_S)):
                 state = opened.get_state(try_to_connect=True)
                 while state is not grpc.ChannelConnectivity.READY:
                     await opened.wait_for_state_change(state)
@@ -125,6 +179,9 @@ class Workers:
 
     async def until_one_connected(self) -> None:
         """Returns once some worker is connected to, or after a moment in vain."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECONNECT_S):
+                await self._members.looked_up()
         waits = [asyncio.create_task(self.until_connected(address)) for address in self.addresses]
         if waits:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +212,15 @@ class Workers:
         Raises:
             RpcError: the worker's own error, or Unavailable when it does not answer.
         """
+        try:
+            reply = await self._ask(address, call)
+        except RpcError as error:
+            self.note(address, error)
+            raise
+        self.note(address, None)
+        return reply
+
+    async def _ask(self, address: str, call: Callable[[Any], Awaitable[Reply]]) -> Reply:
         with self.busy(address):
             try:
                 return self.readable(await call(self.stub(address)))
@@ -162,20 +228,21 @@ class Workers:
                 raise self.error(exc) from exc
 
     async def ask_all(self, call: Callable[[Any], Awaitable[Reply]]) -> dict[str, Reply | RpcError]:
-        """Every worker's reply or error, by address."""
+        """Every worker's reply or error, by address. What is asked of all says nothing of how well each answers."""
 
         async def reply(address: str) -> Reply | RpcError:
             try:
-                return await self.ask_one(address, call)
+                return await self._ask(address, call)
             except RpcError as error:
                 return error
 
-        replies = await asyncio.gather(*map(reply, self.addresses))
-        return dict(zip(self.addresses, replies, strict=True))
+        addresses = self.addresses
+        replies = await asyncio.gather(*map(reply, addresses))
+        return dict(zip(addresses, replies, strict=True))
 
     async def fell_silent(self, address: str) -> None:
         """Returns when this worker has stopped answering and another one is well."""
-        await self._watch.fell_silent(address)
+        await self._members.watch.fell_silent(address)
 
     def silence(self) -> Unavailable:
         """What a worker that fell silent is taken for."""

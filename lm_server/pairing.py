@@ -17,6 +17,7 @@ from checkpoint import CheckpointIdentity
 from protos import vision_pb2, vision_pb2_grpc
 from rpc.client import channel
 from rpc.errors import RpcError, Unavailable, Unpaired, error_from_call
+from rpc.names import Names, Resolve, resolve_host
 from rpc.peers import PLAIN, Identity
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 ASK_TIMEOUT_S = 3.0
 UNPAIRED_INTERVAL_S = 0.5
 PAIRED_INTERVAL_S = 5.0
+# A worker that left is let go of after this, the longest that a fetch takes by default.
+LINGER_S = 120.0
 VISION_WEIGHTS = "vision weights"
 LANGUAGE_WEIGHTS = "language weights"
 CONFIGURATION = "configuration"
@@ -43,13 +46,14 @@ class LanguageHalf:
 
 @dataclass(slots=True, eq=False)
 class VisionPeer:
-    """A vision worker as last seen.
+    """A vision worker as last seen. `wire` is the channel that `stub` speaks over.
 
     `problem` says in words why it is not paired; empty where it is. `compared` is what told that it belongs here.
     `dtype` is that of its entries' values.
     """
 
     address: str
+    wire: grpc.aio.Channel
     stub: vision_pb2_grpc.VisionServiceStub
     is_reachable: bool = False
     fingerprint: str = ""
@@ -64,19 +68,28 @@ class VisionPeer:
 
 
 class Pairing:
-    """The vision workers of one language worker."""
+    """The vision workers of one language worker. Names are looked up before each time that they are asked.
+
+    Each address of a name is a peer of its own, as if it had been listed: workers of one name may differ, and where
+    entries come from the workers alone each image is with one of them.
+    """
 
     def __init__(
-        self, half: LanguageHalf, addresses: Sequence[str], *, max_entry_bytes: int, identity: Identity = PLAIN
+        self,
+        half: LanguageHalf,
+        addresses: Sequence[str],
+        *,
+        max_entry_bytes: int,
+        identity: Identity = PLAIN,
+        resolve: Resolve = resolve_host,
     ) -> None:
         self._half = half
-        self._channels = [
-            channel(address, max_message_bytes=max_entry_bytes, identity=identity) for address in addresses
-        ]
-        self.peers = [
-            VisionPeer(address, vision_pb2_grpc.VisionServiceStub(wire))  # type: ignore[no-untyped-call]
-            for address, wire in zip(addresses, self._channels, strict=True)
-        ]
+        self._max_entry_bytes = max_entry_bytes
+        self._identity = identity
+        self._names = Names(addresses, resolve)
+        self._closing: set[asyncio.Task[None]] = set()
+        self.peers: list[VisionPeer] = []
+        self._adopt()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -89,8 +102,11 @@ class Pairing:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for wire in self._channels:
-            await wire.close(grace=None)
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        for peer in self.peers:
+            await peer.wire.close(grace=None)
 
     @property
     def fingerprint(self) -> str | None:
@@ -120,14 +136,35 @@ class Pairing:
         """Asks every vision worker once who it is."""
         await asyncio.gather(*(self._ask(peer) for peer in self.peers))
 
+    async def look_up(self) -> None:
+        """Looks the names of vision workers up, and takes in who joined and who left."""
+        if self._names.has_names:
+            await self._names.look_up()
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Makes the peers those that the names have now; what one that left is sending comes to its end."""
+        known, before = self._names.addresses, {peer.address: peer for peer in self.peers}
+        self.peers = [before.pop(address, None) or self._peer(address, name) for address, name in known.items()]
+        for left in before.values():
+            logger.info("vision worker left", extra={"vision": left.address})
+            task = asyncio.create_task(_close_later(left.wire))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _peer(self, address: str, name: str | None) -> VisionPeer:
+        wire = channel(address, max_message_bytes=self._max_entry_bytes, identity=self._identity, name=name)
+        return VisionPeer(address, wire, vision_pb2_grpc.VisionServiceStub(wire))  # type: ignore[no-untyped-call]
+
     async def _keep_asking(self) -> None:
         while True:
             try:
+                await self.look_up()
                 await self.ask_all()
             except Exception:
                 # Without this task nobody would ever be paired again.
                 logger.exception("asking the vision workers failed")
-            settled = all(peer.is_paired and peer.is_reachable for peer in self.peers)
+            settled = not self._names.unresolved and all(peer.is_paired and peer.is_reachable for peer in self.peers)
             await asyncio.sleep(PAIRED_INTERVAL_S if settled else UNPAIRED_INTERVAL_S)
 
     async def _ask(self, peer: VisionPeer) -> None:
@@ -164,6 +201,14 @@ class Pairing:
             found = {"vision": peer.address, "fingerprint": peer.fingerprint, "compared": peer.compared}
             # By configuration alone two tunings of one model look the same.
             logger.log(logging.WARNING if peer.compared == CONFIGURATION else logging.INFO, "paired", extra=found)
+
+
+async def _close_later(wire: grpc.aio.Channel) -> None:
+    """Closes a channel once no fetch over it can still be running."""
+    try:
+        await asyncio.sleep(LINGER_S)
+    finally:
+        await wire.close(grace=None)
 
 
 def _place(image_id: str, address: str) -> int:

@@ -17,7 +17,8 @@ class LanguageSettings:
     listen: str
     # The store's URL. memory:// means that entries come from the vision worker alone.
     cache: str
-    # host:port of every vision worker.
+    # host:port of every vision worker; dns:host:port for every address that a name has, file:path for
+    # those that a file lists, one a line.
     vision: tuple[str, ...]
     # float32, bfloat16, float16, or auto: as the checkpoint says.
     dtype: str = "auto"

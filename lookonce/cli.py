@@ -163,7 +163,10 @@ def inspect(
 
 def _workers(half: str) -> Any:
     return typer.Option(
-        metavar="HOST:PORT[,…]", envvar=PREFIX + half.upper(), show_envvar=False, help=f"The {half} workers."
+        metavar="HOST:PORT[,…]",
+        envvar=PREFIX + half.upper(),
+        show_envvar=False,
+        help=f"The {half} workers; dns:HOST:PORT for all of a name.",
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import typer
 
-from rpc import members
+from rpc.member_file import PREFIX, is_file
+from rpc.names import PREFIX as DNS
+from rpc.names import is_name
 
 UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
@@ -111,18 +113,25 @@ def read_address(text: str) -> str:
     return text
 
 
+def read_worker(text: str) -> str:
+    """`host:port`, `dns:host:port` for every address that a name has, `file:path` for those that a file lists."""
+    text = text.strip()
+    if is_file(text) and text != PREFIX:
+        return text
+    if not is_name(text):
+        return read_address(text)
+    address = text.removeprefix(DNS)
+    if not ADDRESS.fullmatch(address) or address.startswith("[") or int(address.rpartition(":")[2]) > MAX_PORT:
+        raise typer.BadParameter(f"{text!r} is not the address of a name: write dns:HOST:PORT")
+    return text
+
+
 def read_addresses(text: str) -> tuple[str, ...]:
-    """Addresses with commas between them, each once; `file:PATH` stands for those that a file lists."""
-    addresses = tuple(_read_place(part.strip()) for part in text.split(","))
+    """Addresses of workers with commas between them, each once."""
+    addresses = tuple(read_worker(part) for part in text.split(","))
     if len(set(addresses)) != len(addresses):
         raise typer.BadParameter(f"{text!r} has an address twice")
     return addresses
-
-
-def _read_place(text: str) -> str:
-    if text.startswith(members.PREFIX) and text != members.PREFIX:
-        return text
-    return read_address(text)
 
 
 def show_addresses(addresses: Sequence[str]) -> str:

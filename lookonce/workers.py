@@ -19,9 +19,11 @@ def own_identity(settings: PeerSettings) -> Identity:
         raise UnusablePeers(str(exc)) from exc
 
 
-async def vision_info(address: str, timeout_s: float, identity: Identity = PLAIN) -> vision_pb2.VisionInfo:
-    """GetInfo of the vision worker at `host:port`. Raises `rpc.errors.RpcError`."""
-    async with channel(address, max_message_bytes=MESSAGE_BYTES, identity=identity) as opened:
+async def vision_info(
+    address: str, timeout_s: float, identity: Identity = PLAIN, name: str | None = None
+) -> vision_pb2.VisionInfo:
+    """GetInfo of the vision worker at `host:port`, whose certificate is for `name`. Raises `rpc.errors.RpcError`."""
+    async with channel(address, max_message_bytes=MESSAGE_BYTES, identity=identity, name=name) as opened:
         stub = vision_pb2_grpc.VisionServiceStub(opened)  # type: ignore[no-untyped-call]
         try:
             info: vision_pb2.VisionInfo = await stub.GetInfo(vision_pb2.GetInfoRequest(), timeout=timeout_s)
@@ -30,9 +32,11 @@ async def vision_info(address: str, timeout_s: float, identity: Identity = PLAIN
         return info
 
 
-async def language_info(address: str, timeout_s: float, identity: Identity = PLAIN) -> language_pb2.LanguageInfo:
-    """GetInfo of the language worker at `host:port`. Raises `rpc.errors.RpcError`."""
-    async with channel(address, max_message_bytes=MESSAGE_BYTES, identity=identity) as opened:
+async def language_info(
+    address: str, timeout_s: float, identity: Identity = PLAIN, name: str | None = None
+) -> language_pb2.LanguageInfo:
+    """GetInfo of the language worker at `host:port`, whose certificate is for `name`. Raises `rpc.errors.RpcError`."""
+    async with channel(address, max_message_bytes=MESSAGE_BYTES, identity=identity, name=name) as opened:
         stub = language_pb2_grpc.LanguageServiceStub(opened)  # type: ignore[no-untyped-call]
         try:
             info: language_pb2.LanguageInfo = await stub.GetInfo(language_pb2.GetInfoRequest(), timeout=timeout_s)

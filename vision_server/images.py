@@ -14,12 +14,14 @@ from cache import (
     decode_header,
     entry_key,
     image_id,
+    lease_key,
     original_key,
 )
 from rpc.errors import NotFound, Unavailable
 from rpc.heartbeat import Pulse
 from vision_server.decode import DECODE_VERSION
 from vision_server.flights import Flights
+from vision_server.lease import Leases
 from vision_server.library import Library
 from vision_server.metrics import HITS, QUERIES
 from vision_server.pipeline import EncodingPipeline, EntryForm
@@ -73,16 +75,20 @@ class _Place:
     image_id: str
     entry: str
     original: str
+    lease: str
 
 
 class Images:
     """The images of all tenants. Ids and tenants are checked: `cache.InvalidIdentity` is raised for malformed ones."""
 
-    def __init__(self, library: Library, pipeline: EncodingPipeline, form: EntryForm, times: ImageTimes) -> None:
+    def __init__(
+        self, library: Library, pipeline: EncodingPipeline, form: EntryForm, times: ImageTimes, leases: Leases
+    ) -> None:
         self._library = library
         self._pipeline = pipeline
         self._form = form
         self._times = times
+        self._leases = leases
         self._flights: Flights[Found] = Flights()
 
     @property
@@ -178,7 +184,13 @@ class Images:
         await asyncio.to_thread(self._pipeline.close)
 
     def _place(self, tenant: str, image_id: str) -> _Place:
-        return _Place(image_id, entry_key(image_id, self._form.fingerprint, tenant), original_key(image_id, tenant))
+        made_by = self._form.fingerprint
+        return _Place(
+            image_id,
+            entry_key(image_id, made_by, tenant),
+            original_key(image_id, tenant),
+            lease_key(image_id, made_by, tenant),
+        )
 
     async def _find(self, place: _Place) -> Found | None:
         found = await self._library.find(place.entry)
@@ -209,6 +221,15 @@ class Images:
         return image
 
     async def _encode(self, place: _Place, image: bytes, *, is_new: bool) -> Found:
+        """The entry, made here unless another worker is making it."""
+        async with self._leases.turn(place.lease, lambda: self._find(place)) as found:
+            if found is None:
+                return await self._encode_here(place, image, is_new=is_new)
+        if is_new:
+            await self._renew(place, image)
+        return found
+
+    async def _encode_here(self, place: _Place, image: bytes, *, is_new: bool) -> Found:
         data = await self._pipeline.entry(place.entry, image)
         keeping: list[Awaitable[None]] = [self._library.keep(place.entry, data, self._times.entry_ttl_s)]
         if is_new:

@@ -23,6 +23,7 @@ from vision_server.admission import Admission
 from vision_server.decode import ImageLimits
 from vision_server.encoder import VisionTower
 from vision_server.images import Images, ImageTimes
+from vision_server.lease import Leases
 from vision_server.library import Library
 from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.preprocess import ImagePreprocessor
@@ -108,7 +109,10 @@ class VisionWorker:
             self.videos,
         )
         library = Library(self.store, EntryCache(settings.local_cache_bytes), self.form)
-        return Images(library, pipeline, self.form, ImageTimes(settings.entry_ttl_s, settings.original_ttl_s))
+        times = ImageTimes(settings.entry_ttl_s, settings.original_ttl_s)
+        # A store of this process alone has no other workers.
+        leases = Leases(None if self.store.scheme == "memory" else self.store, settings.encode_lease_s)
+        return Images(library, pipeline, self.form, times, leases)
 
     def open_server(self, images: Images) -> GrpcServer:
         """The worker's server, not yet listening."""

@@ -8,6 +8,10 @@ HITS = Counter(
     "lookonce_image_cache_hits",
     "Encode calls that found the embedding there, or being made for somebody else.",
 )
+AWAITED = Counter(
+    "lookonce_encodings_awaited",
+    "Encodings that waited for another worker, which was making the same embedding.",
+)
 ENCODE_SECONDS = Histogram(
     "lookonce_encode_seconds",
     "Seconds of one forward of the vision tower.",

@@ -26,6 +26,7 @@ from lookonce.doctor.halves import (
     largest_entry_bytes,
 )
 from lookonce.doctor.limits import judge_limits
+from lookonce.doctor.names import Resolved, resolve_half
 from lookonce.doctor.server import ServerExamined, examine_server
 from lookonce.doctor.store import examine_store
 from protos import language_pb2, vision_pb2
@@ -55,17 +56,19 @@ class Targets:
 def examine(targets: Targets, token: str | None = None) -> list[Finding]:
     """Every finding, the parts in the order of a request."""
     clocks: list[Reading] = []
-    visions, languages = asyncio.run(_ask_workers(targets, clocks))
+    vision, language = resolve_half("vision", targets.vision), resolve_half("language", targets.language)
+    visions, languages = asyncio.run(_ask_workers(vision, language, targets.peers, clocks))
     server = ServerExamined(())
     if targets.server is not None:
         with Client(targets.server, token) as client:
             server = examine_server(client)
-    findings = [*server.findings, *judge_vision(visions), *judge_language(languages), *judge_pair(visions, languages)]
+    findings = [*server.findings, *vision.findings, *language.findings]
+    findings += [*judge_vision(visions), *judge_language(languages), *judge_pair(visions, languages)]
     findings += judge_limits(visions, server.body_bytes)
     if targets.cache is not None:
         findings += examine_store(targets.cache, largest_entry_bytes(visions))
     findings += judge_clocks([*clocks, *([server.clock] if server.clock else [])])
-    findings += _examine_certificates(targets)
+    findings += _examine_certificates(targets, vision, language)
     if targets.model is not None:
         findings += _examine_model(targets.model, visions, languages)
     return findings
@@ -78,13 +81,13 @@ def _examine_model(model_dir: Path, visions: VisionReplies, languages: LanguageR
     return list(examine_model(model_dir, visions, languages))
 
 
-def _examine_certificates(targets: Targets) -> Iterator[Finding]:
+def _examine_certificates(targets: Targets, *halves: Resolved) -> Iterator[Finding]:
     """Those in our files, and those that the named parts show."""
     yield from examine_files(targets.peers)
-    for half, addresses in (("vision", targets.vision), ("language", targets.language)):
-        for address in addresses:
+    for half in halves:
+        for address in half.addresses:
             host, _, port = address.rpartition(":")
-            yield from examine_served(f"{half} {address}", host.strip("[]"), int(port), targets.peers)
+            yield from examine_served(f"{half.half} {address}", host.strip("[]"), int(port), targets.peers)
     for part, url in (("gateway", targets.server), ("store", targets.cache)):
         parsed = urlsplit(url or "")
         if parsed.scheme in TLS_PORTS and parsed.hostname:
@@ -92,32 +95,33 @@ def _examine_certificates(targets: Targets) -> Iterator[Finding]:
             yield from examine_served(part, parsed.hostname, port_number, PeerSettings())
 
 
-async def _ask_workers(targets: Targets, clocks: list[Reading]) -> tuple[VisionReplies, LanguageReplies]:
-    identity = workers.own_identity(targets.peers)
+async def _ask_workers(
+    vision: Resolved, language: Resolved, peers: PeerSettings, clocks: list[Reading]
+) -> tuple[VisionReplies, LanguageReplies]:
+    identity = workers.own_identity(peers)
     return await asyncio.gather(
-        _ask_all("vision", targets.vision, workers.vision_info, identity, clocks),
-        _ask_all("language", targets.language, workers.language_info, identity, clocks),
+        _ask_all(vision, workers.vision_info, identity, clocks),
+        _ask_all(language, workers.language_info, identity, clocks),
     )
 
 
 async def _ask_all(
-    half: str,
-    addresses: Sequence[str],
-    ask: Callable[[str, float, Identity], Awaitable[Reply]],
+    half: Resolved,
+    ask: Callable[[str, float, Identity, str | None], Awaitable[Reply]],
     identity: Identity,
     clocks: list[Reading],
 ) -> dict[str, Reply | RpcError]:
     async def one(address: str) -> Reply | RpcError:
         asked = time.time()
         try:
-            info = await ask(address, CALL_S, identity)
+            info = await ask(address, CALL_S, identity, half.addresses[address])
         except RpcError as error:
             return error
-        clocks.append(Reading(f"{half} {address}", info.now, asked, time.time()))
+        clocks.append(Reading(f"{half.half} {address}", info.now, asked, time.time()))
         return info
 
-    replies = await asyncio.gather(*map(one, addresses))
-    return dict(zip(addresses, replies, strict=True))
+    replies = await asyncio.gather(*map(one, half.addresses))
+    return dict(zip(half.addresses, replies, strict=True))
 
 
 def report(findings: Sequence[Finding], console: Console) -> bool:

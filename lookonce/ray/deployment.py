@@ -1,6 +1,7 @@
 """A deployment on a Ray cluster: the workers are Serve's, the gateway and the embedded store are processes here."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lookonce.ray.settings import RaySettings
 from lookonce.serve_settings import ServeSettings
 from lookonce.terminal import Terminal
 from lookonce.workers import language_info, vision_info
-from rpc.members import PREFIX, write_members
+from rpc.member_file import PREFIX, write_members
 
 # How often the gateway's side looks who serves.
 LOOK_S = 0.5
@@ -77,6 +78,7 @@ class RayDeployment(Deployment):
                 logging_level="error",
                 include_dashboard=False if self._on_ray.address == "local" else None,
             )
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
         except (ConnectionError, RuntimeError, ValueError) as exc:
             raise NoRay(
                 f"no Ray cluster answers at {self._on_ray.address!r}: start one with 'ray start --head', give another "

@@ -26,7 +26,7 @@ from lookonce.ray.scaling import LOAD
 from lookonce.workers import own_identity
 from rpc.client import channel
 from rpc.errors import RpcError
-from rpc.members import PREFIX, write_members
+from rpc.member_file import PREFIX, write_members
 from vision_server.settings import VisionSettings
 
 CALL_S = 2.0

@@ -1,0 +1,99 @@
+"""Who encodes an image that several vision workers are asked for at once: one does, the others wait for what it keeps.
+
+A lease in the store, held by a value of the holder's own and renewed while it works. It is there to save work alone:
+whoever cannot have it, for whatever reason, encodes without. A holder that died is waited for until its lease is over.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from cache import CacheError, Store
+from vision_server.metrics import AWAITED
+
+# Between two looks at the store: at first, and at most.
+FIRST_PAUSE_S = 0.01
+MOST_PAUSE_S = 0.25
+# A lease is renewed so often in its time.
+RENEWALS = 3
+# Others are waited for no longer than so many leases, also where one is renewed for ever.
+MOST_LEASES = 20
+
+Found = TypeVar("Found")
+
+
+class Leases:
+    """Leases in a store that workers share; without a store, or with `lease_s` 0, everybody's turn is now."""
+
+    def __init__(self, store: Store | None, lease_s: float) -> None:
+        self._store = store if lease_s > 0 else None
+        self._lease_s = lease_s
+
+    @asynccontextmanager
+    async def turn(self, key: str, find: Callable[[], Awaitable[Found | None]]) -> AsyncIterator[Found | None]:
+        """Gives None where the work is to be done within, or what another worker made meanwhile, as `find` finds it.
+
+        `find` is asked again and again while somebody else holds the lease; it does not raise.
+        """
+        if self._store is None:
+            yield None
+            return
+        mine = secrets.token_hex(8).encode()
+        is_held, found = await self._wait(self._store, key, mine, find)
+        if not is_held:
+            yield found
+            return
+        renewing = asyncio.create_task(self._keep_renewing(self._store, key, mine))
+        try:
+            yield found
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            await _release(self._store, key, mine)
+
+    async def _wait(
+        self, store: Store, key: str, mine: bytes, find: Callable[[], Awaitable[Found | None]]
+    ) -> tuple[bool, Found | None]:
+        """Whether the lease is held now, and what was found."""
+        until, pause_s = time.monotonic() + MOST_LEASES * self._lease_s, FIRST_PAUSE_S
+        is_first = True
+        while time.monotonic() < until:
+            is_mine = await self._take(store, key, mine)
+            if is_mine is None:
+                return False, None
+            if is_mine:
+                # The one before may have ended between the caller's last look and this.
+                return True, await find()
+            if is_first:
+                AWAITED.inc()
+                is_first = False
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, MOST_PAUSE_S)
+            found = await find()
+            if found is not None:
+                return False, found
+        return False, None
+
+    async def _take(self, store: Store, key: str, mine: bytes) -> bool | None:
+        """Whether the lease is ours; None where the store does not say."""
+        try:
+            return await store.put_if_absent(key, mine, self._lease_s)
+        except CacheError:
+            return None
+
+    async def _keep_renewing(self, store: Store, key: str, mine: bytes) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / RENEWALS)
+            with contextlib.suppress(CacheError):
+                await store.put(key, mine, self._lease_s)
+
+
+async def _release(store: Store, key: str, mine: bytes) -> None:
+    """Gives the lease back, unless it was over and is another's now."""
+    with contextlib.suppress(CacheError):
+        if await store.get(key) == mine:
+            await store.delete(key)
