@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import ray
 
 from lookonce import embedded
 from lookonce.errors import DeployFailed, NoRay
-from lookonce.launcher import CALL_S, POLL_S, Deployment, pairing_problem
+from lookonce.launcher import CALL_S, POLL_S, SIGNALS, Deployment, pairing_problem
 from lookonce.ray import serve_apps
 from lookonce.ray.registry import NAMESPACE, Registered
 from lookonce.ray.settings import RaySettings
@@ -38,14 +39,14 @@ class RayDeployment(Deployment):
         Raises `NoRay`, `DeployFailed`, `ChildDied`, `NoEmbeddedStore`.
         """
         directory = self._directory.enter_context(embedded.private_directory())
-        # Not on the main thread, where Ray would take our signals for itself.
         await asyncio.to_thread(self._connect)
+        _take_signals_back()
         settings = await self._start_store(directory)
         self._registered = await asyncio.to_thread(Registered, self._on_ray.name)
         self._is_deployed = True
         began = asyncio.get_running_loop().time()
         await self.unless_dead(asyncio.to_thread(serve_apps.deploy, self._on_ray, (settings.vision, settings.language)))
-        await self._until_present()
+        await self.unless_dead(self._until_present())
         await self._tell_halves(asyncio.get_running_loop().time() - began)
         await self._start_gateway(directory, settings)
         await self.unless_dead(self._until_some_pair())
@@ -131,6 +132,13 @@ class RayDeployment(Deployment):
             if not all(problems):
                 return
             await asyncio.sleep(POLL_S)
+
+
+def _take_signals_back() -> None:
+    """Puts this process's own signal handlers over Ray's, which ends it three seconds after SIGTERM."""
+    for number in SIGNALS:
+        signal.signal(number, signal.getsignal(number))
+        signal.siginterrupt(number, False)
 
 
 def _files(directory: Path) -> tuple[Path, Path]:
