@@ -1,13 +1,15 @@
 """A deployment on a real Ray cluster of two nodes: what dies on it, and what grows and shrinks, loses no request."""
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.faults.crowd import Album, Crowd, median_s
+from tests.faults.crowd import QUESTIONS, Album, Crowd, median_s
 from tests.faults.test_store import FORGETFUL, told
 from tests.ray.clusters import OnRay, TwoNodes, deployed, kill_replica, run_deploy, worker_at
 
@@ -31,6 +33,31 @@ def doubled(
     directory = tmp_path_factory.mktemp("doubled")
     with deployed(cluster, model_dir, store_url, directory, *TWO_OF_EACH, *FORGETFUL) as there:
         yield there
+
+
+@contextmanager
+def long_questions(there: OnRay, album: Album) -> Iterator[None]:
+    """Twelve questions with long answers are in work all the time within; each is answered in the end."""
+    stop, failures = threading.Event(), []
+
+    def ask(picture: int) -> None:
+        questions = [{"text": text, "max_tokens": 400} for text in QUESTIONS]
+        body = {"images": [album.urls[picture]], "questions": questions, "temperature": 1}
+        while not stop.is_set():
+            reply = there.http.post("/v1/answers", json=body)
+            if reply.status_code != 200 or any(answer.get("error") for answer in reply.json()["answers"]):
+                failures.append(reply.text)
+
+    threads = [threading.Thread(target=ask, args=(picture,)) for picture in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures[0]
 
 
 @pytest.mark.parametrize("half", ["vision", "language"])
@@ -98,7 +125,7 @@ def test_workers_scale_with_the_load_and_lose_no_request(
         assert len(there.members("language")) == 1
         crowd = Crowd(there.url, album)
         began = time.monotonic()
-        with crowd.asking(10):
+        with long_questions(there, album), crowd.asking(NUM_CLIENTS):
             there.wait_members("language", 3)
             up_s = time.monotonic() - began
             time.sleep(WATCH_S)
