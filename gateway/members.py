@@ -51,7 +51,7 @@ class Members:
         watch: Asks each of them whether it is well.
 
     Args:
-        half: "vision" or "language", for messages.
+        watch: Has no worker yet.
         names: Where they are.
         connect: Makes a member of `host:port` and the name that its certificate must be for.
         pause_s: Between two look-ups.
@@ -60,14 +60,14 @@ class Members:
 
     def __init__(
         self,
-        half: str,
+        watch: Watch,
         names: Names,
         connect: Callable[[str, str | None], Member],
         pause_s: float,
         left: Callable[[str], None],
     ) -> None:
-        self.watch = Watch(half)
-        self._half = half
+        self.watch = watch
+        self._half = watch.half
         self._names = names
         self._connect = connect
         self._pause_s = pause_s

@@ -32,10 +32,14 @@ class _Watched:
 
 
 class Watch:
-    """The workers of one half, as their health services told a moment ago. Workers join on the running loop."""
+    """The workers of one half, as their health services told a moment ago. Workers join on the running loop.
+
+    Attributes:
+        half: "vision" or "language", for messages.
+    """
 
     def __init__(self, half: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._half = half
+        self.half = half
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
 
@@ -96,7 +100,7 @@ class Watch:
     def _note(self, address: str, watched: _Watched, *, is_silent: bool) -> None:
         if is_silent is watched.silent.is_set():
             return
-        told = {"half": self._half, "worker": address}
+        told = {"half": self.half, "worker": address}
         if is_silent:
             logger.warning("a worker fell silent", extra=told)
             watched.silent.set()

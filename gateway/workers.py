@@ -17,6 +17,7 @@ from gateway.ejection import Ejections, Reason
 from gateway.members import Member, Members
 from gateway.routing import ramp, reachable_first
 from gateway.settings import RoutingSettings
+from gateway.watch import Watch
 from rpc.client import channel
 from rpc.errors import Internal, RpcError, Unavailable, Unpaired, error_from_call
 from rpc.names import Names, Resolve, resolve_host
@@ -42,11 +43,13 @@ class Routing:
         settings: How often, how long.
         told: Is told of each ejection: of which half, and why.
         resolve: Looks names up.
+        clock: Seconds since some moment.
     """
 
     settings: RoutingSettings = field(default_factory=RoutingSettings)
     told: Callable[[str, Reason], None] = lambda _half, _reason: None
     resolve: Resolve = resolve_host
+    clock: Callable[[], float] = time.monotonic
 
 
 class Workers:
@@ -78,7 +81,8 @@ class Workers:
             return Member(opened, stub(opened))
 
         names = Names(addresses, self._routing.resolve)
-        self._members = Members(half, names, connect, settings.resolve_s, self._ejections.forget)
+        watch = Watch(half, self._routing.clock)
+        self._members = Members(watch, names, connect, settings.resolve_s, self._ejections.forget)
 
     async def close(self) -> None:
         """Closes every channel; calls that run are cancelled."""
@@ -97,13 +101,14 @@ class Workers:
     @property
     def weights(self) -> Mapping[str, float]:
         """What part of a full share of requests each worker may have: less than 1 after it joined or came back."""
-        now, watch = time.monotonic(), self._members.watch
-        weights: dict[str, float] = {}
-        for address in self.addresses:
-            well_since, back_since = watch.well_since(address), self._ejections.back_since(address)
-            age_s = None if well_since is None else now - max(well_since, back_since or well_since)
-            weights[address] = ramp(age_s, self._routing.settings.slow_start_s)
-        return weights
+        now, slow_start_s = self._routing.clock(), self._routing.settings.slow_start_s
+        since = {address: self.well_since(address) for address in self.addresses}
+        return {address: ramp(None if began is None else now - began, slow_start_s) for address, began in since.items()}
+
+    def well_since(self, address: str) -> float | None:
+        """From when on a worker has been well and not ejected; None where it is not well."""
+        since = self._members.watch.well_since(address)
+        return None if since is None else max(since, self._ejections.back_since(address) or since)
 
     def stub(self, address: str) -> Any:
         """The generated client of one worker. Raises `Unavailable` where it has left."""
@@ -121,7 +126,7 @@ class Workers:
             if opened.get_state(try_to_connect=True) is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         }
         self.require_one()
-        for last in (self._ejections.ejected(time.monotonic()), self._members.watch.unwell, down):
+        for last in (self._ejections.ejected(self._routing.clock()), self._members.watch.unwell, down):
             order = reachable_first(order, last)
         return tuple(order[:ATTEMPTS])
 
@@ -139,7 +144,7 @@ class Workers:
 
     def note(self, address: str, error: Exception | None) -> None:
         """Takes down how a worker's call went; what the caller did wrong, or was too late for, is no failure of its."""
-        now = time.monotonic()
+        now = self._routing.clock()
         if not isinstance(error, FAILURES):
             if error is None:
                 self._ejections.succeeded(address, now)

@@ -145,8 +145,8 @@ class Pairing:
     def _adopt(self) -> None:
         """Makes the peers those that the names have now; what one that left is sending comes to its end."""
         known, before = self._names.addresses, {peer.address: peer for peer in self.peers}
-        self.peers = [before.pop(address, None) or self._peer(address, name) for address, name in known.items()]
-        for left in before.values():
+        self.peers = [before.get(address) or self._peer(address, name) for address, name in known.items()]
+        for left in (peer for address, peer in before.items() if address not in known):
             logger.info("vision worker left", extra={"vision": left.address})
             task = asyncio.create_task(_close_later(left.wire))
             self._closing.add(task)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import InvalidIdentity, check_image_id, check_tenant, entry_key, image_id, original_key
+from cache import InvalidIdentity, check_image_id, check_tenant, entry_key, image_id, lease_key, original_key
 from tests.cache.sample import FINGERPRINT, IMAGE_ID
 
 
@@ -27,7 +27,8 @@ def test_bytes_cannot_pass_for_options() -> None:
 
 
 def test_keys_are_as_documented() -> None:
-    """Entry and original of an image share the part in braces, and the empty tenant is public."""
+    """Entry, original and lease of an image share the part in braces, and the empty tenant is public."""
+    assert lease_key(IMAGE_ID, FINGERPRINT, "") == f"lookonce:{{{'ab' * 20}}}:lease:{FINGERPRINT}:public"
     assert entry_key(IMAGE_ID, FINGERPRINT, "") == f"lookonce:{{{'ab' * 20}}}:{FINGERPRINT}:public"
     assert original_key(IMAGE_ID, "acme") == f"lookonce:{{{'ab' * 20}}}:original:acme"
 

@@ -100,6 +100,20 @@ async def test_the_later_put_wins(store: Store) -> None:
     assert 60 < head.ttl_s <= 600
 
 
+async def test_one_of_many_puts_where_nothing_is(store: Store) -> None:
+    """Of many callers at once exactly one is told that it put its value, and that is the value until it expires."""
+    kept = await asyncio.gather(*(store.put_if_absent("key", b"%d" % number, 60) for number in range(10)))
+    assert sorted(map(bool, kept)) == [False] * 9 + [True]
+    assert None not in kept
+    assert await store.get("key") == b"%d" % kept.index(True)
+    await store.delete("key")
+    assert await store.put_if_absent("key", b"brief", 0.001)
+    await asyncio.sleep(0.05)
+    assert await store.put_if_absent("key", b"next", 60)
+    with pytest.raises(EntryTooLarge):
+        await store.put_if_absent("other", bytes(LIMITS.max_value_bytes + 1), 60)
+
+
 async def test_the_head_is_the_beginning(store: Store) -> None:
     """Head gives the first bytes and the length of the whole."""
     await store.put("key", bytes(range(200)) * 100, 60)

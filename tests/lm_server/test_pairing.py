@@ -8,7 +8,8 @@ import pytest
 from checkpoint import CheckpointIdentity
 from lm_server import pairing
 from lm_server.pairing import LanguageHalf, Pairing, compared, mismatch
-from protos import vision_pb2
+from protos import vision_pb2, vision_pb2_grpc
+from rpc.server import GrpcServer
 
 WHOLE = CheckpointIdentity(config="c1", vision="v1", language="l1")
 
@@ -81,3 +82,43 @@ async def test_asking_goes_on_after_what_nobody_foresaw(
         await asyncio.wait_for(again.wait(), 10)
     await made.close()
     assert "asking the vision workers failed" in caplog.text
+
+
+class NamedVision(vision_pb2_grpc.VisionServiceServicer):
+    """Says what it is."""
+
+    async def GetInfo(self, request: vision_pb2.GetInfoRequest, context: object) -> vision_pb2.VisionInfo:  # noqa: N802
+        return info(fingerprint="f1")
+
+
+async def test_each_address_of_a_name_is_a_peer() -> None:
+    """Vision workers join and leave as their name's addresses do; a failing resolver leaves them as they were."""
+    server = GrpcServer(("lookonce.vision.v1.VisionService",), max_message_bytes=1 << 20)
+    vision_pb2_grpc.add_VisionServiceServicer_to_server(NamedVision(), server.server)  # type: ignore[no-untyped-call]
+    port = await server.start("127.0.0.2:0")
+    answer: list[str] = []
+
+    async def resolve(host: str, _: int) -> list[str]:
+        if not answer:
+            raise OSError(f"no such host: {host}")
+        return answer
+
+    made = Pairing(half(), ("127.0.0.9:1", f"dns:v.test:{port}"), max_entry_bytes=1 << 20, resolve=resolve)
+    try:
+        await made.look_up()
+        assert [peer.address for peer in made.peers] == ["127.0.0.9:1"]
+        answer[:] = ["127.0.0.2", "127.0.0.3"]
+        await made.look_up()
+        await made.ask_all()
+        stayed = made.peers[1]
+        assert [peer.address for peer in made.peers_for("img")] == [f"127.0.0.2:{port}"]
+        assert made.fingerprint == "f1"
+        answer[:] = ["127.0.0.2"]
+        await made.look_up()
+        answer.clear()
+        await made.look_up()
+        assert [peer.address for peer in made.peers] == ["127.0.0.9:1", f"127.0.0.2:{port}"]
+        assert made.peers[1] is stayed
+    finally:
+        await made.close()
+        await server.drain(0)

@@ -75,6 +75,20 @@ def test_addresses_are_separated_by_commas() -> None:
     assert kinds.show_addresses(("a:1", "b:2")) == "a:1,b:2"
 
 
+def test_names_stand_among_addresses() -> None:
+    """`dns:HOST:PORT` is taken where workers are named, and not where one listens."""
+    assert kinds.read_addresses("dns:v.internal:7, a:1") == ("dns:v.internal:7", "a:1")
+    with pytest.raises(typer.BadParameter, match="HOST:PORT"):
+        kinds.read_address("dns:v.internal:7")
+
+
+@pytest.mark.parametrize("text", ["dns:", "dns:host", "dns::7", "dns:host:99999", "dns:[::1]:7", "dns://host:7"])
+def test_a_bad_name_is_refused(text: str) -> None:
+    """What is not dns:HOST:PORT is told so."""
+    with pytest.raises(typer.BadParameter, match="dns:HOST:PORT"):
+        kinds.read_addresses(text)
+
+
 @pytest.mark.parametrize("text", ["", "host", "host:", ":1", "a:1,", "a:99999", "http://a:1", "a b:1", "::1:5"])
 def test_a_bad_address_is_refused(text: str) -> None:
     """What is not HOST:PORT is told so."""
