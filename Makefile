@@ -73,13 +73,13 @@ ray: .venv-ray/.installed ## An environment of its own for Ray, over the one of 
 # What `setup` installed is seen through a .pth file, so that Ray's packages come beside it and change nothing in it.
 .venv-ray/.installed: $(VENV)/.installed pyproject.toml constraints.txt
 	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	$(BIN)/python -c 'import sysconfig; paths = sysconfig.get_paths(); print("import site; site.addsitedir(%r)" % paths["purelib"])' \
 		> "$$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lookonce-base.pth"
 	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt 'ray[serve]>=2.50'
 	touch $@
 
 test-ray: ray ## A deployment on a Ray cluster of two nodes: what dies, grows and shrinks loses no request
-	PYTHONPATH=. .venv-ray/bin/python -m pytest -s tests/ray
+	PYTHONPATH=$(CURDIR) .venv-ray/bin/python -m pytest -s tests/ray
 
 overload: setup ## Ten times what a deployment can answer: bounded, fair between tenants, nothing dropped silently
 	$(BIN)/python -m tests.overload

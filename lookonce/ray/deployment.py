@@ -19,6 +19,8 @@ from lookonce.terminal import Terminal
 from lookonce.workers import language_info, vision_info
 from rpc.member_file import PREFIX, write_members
 
+logger = logging.getLogger(__name__)
+
 # How often the gateway's side looks who serves.
 LOOK_S = 0.5
 
@@ -101,7 +103,11 @@ class RayDeployment(Deployment):
         """Keeps the gateway told of who serves."""
         while True:
             await asyncio.sleep(LOOK_S)
-            await self._write(directory)
+            try:
+                await self._write(directory)
+            except Exception:
+                # Without this task nobody would ever join or leave again.
+                logger.exception("telling the gateway who serves failed")
 
     async def _write(self, directory: Path) -> None:
         known = await self._look()

@@ -6,6 +6,7 @@ The process is the one that every other deployment has. Serve starts, checks, co
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import socket
 import tempfile
 from pathlib import Path
@@ -17,7 +18,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lm_server.settings import LanguageSettings
 from lookonce import workers
-from lookonce.errors import UnusablePeers
 from lookonce.launcher import own_command
 from lookonce.log_lines import LogLine
 from lookonce.processes import Child
@@ -28,6 +28,8 @@ from rpc.client import channel
 from rpc.errors import RpcError
 from rpc.member_file import PREFIX, write_members
 from vision_server.settings import VisionSettings
+
+logger = logging.getLogger(__name__)
 
 CALL_S = 2.0
 POLL_S = 0.1
@@ -124,10 +126,14 @@ class Replica:
 
     async def _keep_noting(self) -> None:
         while True:
-            # Whoever hangs, or has nothing left that serves, is not asked.
-            if await self._serves():
-                await self._registered.note(self._half, self._address)
-            await self._learn_peers()
+            try:
+                # Whoever hangs, or has nothing left that serves, is not asked.
+                if await self._serves():
+                    await self._registered.note(self._half, self._address)
+                await self._learn_peers()
+            except Exception:
+                # Without this task the worker would serve, and nobody would know.
+                logger.exception("telling the registry failed")
             await asyncio.sleep(NOTE_S)
 
     async def _learn_peers(self) -> None:
@@ -143,7 +149,7 @@ class ServeReplica:
         self._replica = Replica(half, settings, deployment)
         try:
             await self._replica.start()
-        except (Unwell, UnusablePeers):
+        except Unwell:
             await self._replica.stop()
             raise
 

@@ -138,6 +138,27 @@ def test_workers_scale_with_the_load_and_lose_no_request(
         assert not crowd.problems(), told(crowd.problems())
 
 
+def test_a_killed_command_leaves_its_workers_to_the_next(
+    cluster: TwoNodes, model_dir: Path, store_url: str, album: Album, tmp_path: Path
+) -> None:
+    """SIGKILL of the command leaves the workers; the same command serves again, and ends with nothing left."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with deployed(cluster, model_dir, store_url, tmp_path / "first") as there:
+        left = [worker_at(address) for half in ("vision", "language") for address in there.members(half)]
+        there.process.kill()
+        assert all(process.is_running() for process in left)
+    with deployed(cluster, model_dir, store_url, tmp_path / "second") as there:
+        there.wait_members("language", 1)
+        crowd = Crowd(there.url, album)
+        with crowd.asking(1):
+            time.sleep(WATCH_S)
+        assert crowd.outcomes
+        assert not crowd.problems(), told(crowd.problems())
+    _, still = psutil.wait_procs(left, timeout=10)
+    assert still == []
+
+
 def test_a_checkpoint_at_fault_is_named(cluster: TwoNodes, store_url: str, tmp_path: Path) -> None:
     """Workers that cannot start end the command with what they said, and nothing stays on the cluster."""
     (tmp_path / "config.json").write_text("{}")
