@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_server gateway lookonce demo benchmarks \
 	examples docs tests
 
-.PHONY: setup demo test test-vllm check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots docs
+.PHONY: setup demo test test-vllm check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots docs ray test-ray
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
@@ -73,6 +73,19 @@ fuzz: setup ## 20,000 bad inputs of every kind, and the gateway held against its
 
 soak: setup ## 20 minutes of 64 clients and random faults: nothing wrong, nothing lost, nothing left behind
 	$(BIN)/python -m tests.soak --minutes 20
+
+ray: .venv-ray/.installed ## An environment of its own for Ray, over the one of `setup`
+
+# What `setup` installed is seen through a .pth file, so that Ray's packages come beside it and change nothing in it.
+.venv-ray/.installed: $(VENV)/.installed pyproject.toml constraints.txt
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	$(BIN)/python -c 'import sysconfig; paths = sysconfig.get_paths(); print("import site; site.addsitedir(%r)" % paths["purelib"])' \
+		> "$$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lookonce-base.pth"
+	.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt 'ray[serve]>=2.50'
+	touch $@
+
+test-ray: ray ## A deployment on a Ray cluster of two nodes: what dies, grows and shrinks loses no request
+	PYTHONPATH=$(CURDIR) .venv-ray/bin/python -m pytest -s tests/ray
 
 overload: setup ## Ten times what a deployment can answer: bounded, fair between tenants, nothing dropped silently
 	$(BIN)/python -m tests.overload

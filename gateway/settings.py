@@ -110,7 +110,8 @@ class GatewaySettings:
     """One gateway process.
 
     Attributes:
-        vision: Addresses `host:port` of the vision workers; `dns:host:port` for every address that a name has.
+        vision: Addresses `host:port` of the vision workers; `dns:host:port` for every address that a name
+            has, `file:path` for those that a file lists, one a line.
         language: The same of the language workers.
         host: Interface to listen on.
         port: TCP port; 0 takes any free one.

@@ -18,7 +18,8 @@ class LanguageSettings:
     listen: str
     # The store's URL. memory:// means that entries come from the vision worker alone.
     cache: str
-    # host:port of every vision worker; dns:host:port for every address that a name has.
+    # host:port of every vision worker; dns:host:port for every address that a name has, file:path for
+    # those that a file lists, one a line.
     vision: tuple[str, ...]
     # builtin, or vllm where the package is installed: docs/vllm.md.
     engine: str = "builtin"

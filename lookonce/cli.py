@@ -30,6 +30,7 @@ from lookonce.errors import ChildDied, LookonceError, Stopped
 from lookonce.kinds import read_addresses
 from lookonce.models import DEMO, DEMO_DIR, model_dir, on_hub
 from lookonce.options import PREFIX
+from lookonce.ray import command as ray_command
 from lookonce.serving import INTERRUPTED
 from lookonce.terminal import Terminal
 from lookonce.top import command as top
@@ -52,6 +53,7 @@ size_command.add_command(app)
 fetching.add_command(app)
 health_command.add_command(app)
 top.add_command(app)
+ray_command.add_command(app)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 LookonceError              one clear line, which says what to do next
 ├── UnusablePeers          a certificate, key or tokens file cannot be used
 ├── PortTaken              the gateway's address cannot be listened on
+├── NoRay                  Ray is not installed, or no cluster answers
+├── DeployFailed           a cluster does not get the workers to serve
 ├── NoEmbeddedStore        no program for the embedded store is installed, or it does not start
 ├── ChildDied              a process of the deployment ended by itself
 ├── Stopped                a signal ended the deployment; not a failure
@@ -31,6 +33,14 @@ class PortTaken(LookonceError):
 
 class NoEmbeddedStore(LookonceError):
     """No program for the embedded store is installed, or it does not start."""
+
+
+class NoRay(LookonceError):
+    """Ray is not installed, or no cluster answers."""
+
+
+class DeployFailed(LookonceError):
+    """A cluster does not get the workers to serve."""
 
 
 class ChildDied(LookonceError):

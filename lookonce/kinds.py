@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from rpc.member_file import PREFIX, is_file
 from rpc.names import PREFIX as DNS
 from rpc.names import is_name
 
@@ -60,18 +61,27 @@ def show_size(num_bytes: int) -> str:
 
 def read_seconds(text: str) -> float:
     """A finite number of seconds, not negative."""
+    return _read_finite(text, text.strip().removesuffix("s"), "a number of seconds")
+
+
+def _read_finite(text: str, digits: str, what: str) -> float:
     try:
-        seconds = float(text.strip().removesuffix("s"))
+        number = float(digits)
     except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise typer.BadParameter(f"{text!r} is not a number of seconds")
-    return seconds
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise typer.BadParameter(f"{text!r} is not {what}")
+    return number
 
 
 def show_seconds(seconds: float) -> str:
     """Without a decimal point where none is needed."""
     return f"{seconds:.15g}"
+
+
+def read_number(text: str) -> float:
+    """A finite number, not negative; parts of one are fine."""
+    return _read_finite(text, text, "a number from 0")
 
 
 def read_count(text: str) -> int:
@@ -106,8 +116,10 @@ def read_address(text: str) -> str:
 
 
 def read_worker(text: str) -> str:
-    """`host:port`, or `dns:host:port` for every address that a name has."""
+    """`host:port`, `dns:host:port` for every address that a name has, `file:path` for those that a file lists."""
     text = text.strip()
+    if is_file(text) and text != PREFIX:
+        return text
     if not is_name(text):
         return read_address(text)
     address = text.removeprefix(DNS)
@@ -180,6 +192,7 @@ def one_of(words: Sequence[str]) -> Callable[[str], str]:
 SIZES = Kind("SIZE", read_size, show_size)
 SECONDS = Kind("SECONDS", read_seconds, show_seconds)
 COUNT = Kind("N", read_count)
+NUMBER = Kind("X", read_number, show_seconds)
 AMOUNT = Kind("N", read_amount)
 PORT = Kind("PORT", read_port)
 HOST_PORT = Kind("HOST:PORT", read_address)

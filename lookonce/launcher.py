@@ -126,14 +126,8 @@ class Deployment:
         return settings.with_store(embedded.store_url(directory))
 
     async def _start_lookonce(self, name: str, settings: Any) -> None:
-        """Starts one of our own commands with exactly these settings.
-
-        The store's URL, which may hold a password, goes by the environment, where others cannot read it.
-        """
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
-        if cache := getattr(settings, CACHE, None):
-            environment[PREFIX + CACHE.upper()] = cache
-        command = [sys.executable, "-m", "lookonce", name, *flags(settings, without=(CACHE,))]
+        """Starts one of our own commands with exactly these settings."""
+        command, environment = own_command(name, settings)
         await self._start(name, command, environment=environment)
 
     async def _start(self, name: str, command: list[str], **options: Any) -> Child:
@@ -161,11 +155,22 @@ class Deployment:
     async def _until_paired(self) -> None:
         language, told = self._children["language"], False
         began_s = language.seconds()
-        while (problem := await _pairing_problem(self._settings.language.listen, self._identity)) is not None:
+        while (problem := await pairing_problem(self._settings.language.listen, self._identity)) is not None:
             if not told and language.seconds() - began_s > PATIENCE_S:
                 self._terminal.problem(f"still waiting for the halves to pair: {problem}")
                 told = True
             await asyncio.sleep(POLL_S)
+
+
+def own_command(name: str, settings: object) -> tuple[list[str], dict[str, str]]:
+    """One of our own commands with exactly these settings, and its environment.
+
+    The store's URL, which may hold a password, goes by the environment, where others cannot read it.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+    if cache := getattr(settings, CACHE, None):
+        environment[PREFIX + CACHE.upper()] = cache
+    return [sys.executable, "-m", "lookonce", name, *flags(settings, without=(CACHE,))], environment
 
 
 async def _is_alive(client: httpx.AsyncClient) -> bool:
@@ -175,7 +180,7 @@ async def _is_alive(client: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _pairing_problem(language: str, identity: Identity) -> str | None:
+async def pairing_problem(language: str, identity: Identity) -> str | None:
     """Why the language worker is not paired; None where it is."""
     try:
         peers = (await workers.language_info(language, CALL_S, identity)).vision
@@ -184,15 +189,18 @@ async def _pairing_problem(language: str, identity: Identity) -> str | None:
     return next((peer.problem or "they have not met yet" for peer in peers if not peer.paired), None)
 
 
+Make = Callable[[ServeSettings, Terminal], Deployment]
+
+
 async def with_deployment(
-    settings: ServeSettings, terminal: Terminal, work: Callable[[str], Awaitable[Result]]
+    settings: ServeSettings, terminal: Terminal, work: Callable[[str], Awaitable[Result]], make: Make = Deployment
 ) -> Result:
     """Starts a deployment, gives its URL to `work`, and ends it when that is done.
 
     Raises `ChildDied`, `NoEmbeddedStore`; `Stopped` where a signal came first, after draining, or after a second one.
     """
     async with _signals() as (first, second):
-        deployment = Deployment(settings, terminal)
+        deployment = make(settings, terminal)
         try:
             return await _unless(first, _started(deployment, work))
         except Stopped:

@@ -20,6 +20,7 @@ from lookonce import kinds
 from lookonce.field_docs import field_docs
 from lookonce.kinds import Kind
 from lookonce.models import MODEL
+from lookonce.ray.bounds import BOUNDS
 
 PREFIX = "LOOKONCE_"
 BY_NAME: Mapping[str, Kind] = {
@@ -47,7 +48,13 @@ BY_NAME: Mapping[str, Kind] = {
     "lora_dirs": kinds.DIRECTORIES,
     "draft_tokens": kinds.AMOUNT,
 }
-BY_SUFFIX: Mapping[str, Kind] = {"_bytes": kinds.SIZES, "_s": kinds.SECONDS}
+BY_SUFFIX: Mapping[str, Kind] = {
+    "_bytes": kinds.SIZES,
+    "_s": kinds.SECONDS,
+    "_replicas": BOUNDS,
+    "_cpus": kinds.NUMBER,
+    "_gpus": kinds.NUMBER,
+}
 BY_TYPE: Mapping[object, Kind] = {int: kinds.COUNT, str: kinds.TEXT, tuple[str, ...]: kinds.HOST_PORTS}
 
 NONE = re.compile(r"\bNone\b")

@@ -20,6 +20,8 @@ from vision_server.settings import VisionSettings
 
 LOOPBACK = "127.0.0.1"
 GIB = 1 << 30
+# Where a launcher itself tells who the workers are.
+LOOK_S = 0.5
 PARTS: Mapping[str, type] = {
     "Vision worker": VisionSettings,
     "Language worker": LanguageSettings,
@@ -73,6 +75,11 @@ class ServeSettings:
             vision=dataclasses.replace(self.vision, cache=url),
             language=dataclasses.replace(self.language, cache=url),
         )
+
+    def gateway_of(self, vision: str, language: str) -> GatewaySettings:
+        """The gateway's settings with workers there, which are looked up often."""
+        routing = dataclasses.replace(self.gateway.routing, resolve_s=min(self.gateway.routing.resolve_s, LOOK_S))
+        return dataclasses.replace(self.gateway, vision=(vision,), language=(language,), routing=routing)
 
     def with_turns(self, path: str) -> "ServeSettings":
         """The same with workers that take turns through a file there, unless they were told another."""

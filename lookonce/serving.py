@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lookonce.errors import ChildDied, Stopped
 from lookonce.fetching import brought
-from lookonce.launcher import with_deployment
+from lookonce.launcher import Deployment, Make, with_deployment
 from lookonce.models import named
 from lookonce.options import ALSO_VARIABLES, with_parameters
 from lookonce.serve_settings import ServeSettings, serve_parameters, serve_settings
@@ -34,7 +34,7 @@ def _command(values: Mapping[str, Any]) -> None:
     raise typer.Exit(serve(settings, terminal))
 
 
-def serve(settings: ServeSettings, terminal: Terminal) -> int:
+def serve(settings: ServeSettings, terminal: Terminal, make: Make = Deployment) -> int:
     """Serves until a signal; the exit status: 0 drained, 1 a process died, 130 killed by a second signal."""
 
     async def until_stopped(url: str) -> NoReturn:
@@ -44,7 +44,7 @@ def serve(settings: ServeSettings, terminal: Terminal) -> int:
         raise AssertionError("nobody sets the event")
 
     try:
-        asyncio.run(with_deployment(settings, terminal, until_stopped))
+        asyncio.run(with_deployment(settings, terminal, until_stopped, make))
     except Stopped as stopped:
         terminal.say(str(stopped), "dim")
         return INTERRUPTED if stopped.forced else 0

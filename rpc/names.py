@@ -1,5 +1,7 @@
 """Workers by name: `dns:HOST:PORT` stands for every address that the name has, looked up again and again.
 
+`file:PATH` is a name too: its addresses are those that the file lists.
+
 A look-up that fails, or finds nothing, changes nothing: workers do not go away because a resolver does.
 """
 
@@ -7,6 +9,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from rpc.member_file import is_file, path_of, read_members
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +46,9 @@ class Names:
     def __init__(self, addresses: Sequence[str], resolve: Resolve = resolve_host) -> None:
         self._given = tuple(addresses)
         self._resolve = resolve
-        self._found: dict[str, tuple[str, ...]] = {address: () for address in addresses if is_name(address)}
+        self._found: dict[str, tuple[str, ...]] = {
+            address: () for address in addresses if is_name(address) or is_file(address)
+        }
         self._failing: set[str] = set()
 
     @property
@@ -58,10 +64,10 @@ class Names:
     @property
     def addresses(self) -> Mapping[str, str | None]:
         """`host:port` of each worker, once, and the name that it must have a certificate of; None: its own."""
-        known: dict[str, str | None] = {address: None for address in self._given if not is_name(address)}
+        known: dict[str, str | None] = {address: None for address in self._given if address not in self._found}
         for name, addresses in self._found.items():
             for address in addresses:
-                known.setdefault(address, split(name)[0])
+                known.setdefault(address, split(name)[0] if is_name(name) else None)
         return known
 
     async def look_up(self) -> None:
@@ -69,16 +75,21 @@ class Names:
         await asyncio.gather(*map(self._look_up, self._found))
 
     async def _look_up(self, name: str) -> None:
-        host, port = split(name)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                found = at_port(await self._resolve(host, port), port)
+                found = await self._addresses_of(name)
         except (OSError, ValueError):
             # TimeoutError is an OSError; a name that cannot be encoded is a ValueError.
             found = ()
         self._note(name, is_failing=not found)
         if found:
             self._found[name] = found
+
+    async def _addresses_of(self, name: str) -> tuple[str, ...]:
+        if is_file(name):
+            return read_members(path_of(name))
+        host, port = split(name)
+        return at_port(await self._resolve(host, port), port)
 
     def _note(self, name: str, *, is_failing: bool) -> None:
         if is_failing and name not in self._failing:

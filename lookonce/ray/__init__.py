@@ -1,0 +1,1 @@
+"""A deployment on a Ray cluster: Ray Serve places, restarts and scales workers, the gateway asks them itself."""
