@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway lookonce demo benchmarks \
+PACKAGES := protos rpc telemetry kernels checkpoint cache vision_server lm_server gateway planning lookonce demo benchmarks \
 	examples tests
 
 .PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary fuzz soak overload train-demo

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lookonce import alone, benching, serving, size_command
+from lookonce import alone, benching, planning_command, serving, size_command
 from lookonce.asking import Asked, Shown, ask_in_thread, read_questions
 from lookonce.asking import ask as ask_server
 from lookonce.client import DEFAULT_SERVER, Client
@@ -37,6 +37,7 @@ serving.add_command(app)
 alone.add_commands(app)
 benching.add_command(app)
 size_command.add_command(app)
+planning_command.add_command(app)
 
 Token = Annotated[
     str | None, typer.Option(envvar="LOOKONCE_TOKEN", show_envvar=False, help="The server's token, where it wants one.")

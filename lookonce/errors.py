@@ -8,6 +8,7 @@ LookonceError              one clear line, which says what to do next
 ├── Stopped                a signal ended the deployment; not a failure
 ├── UnreadableFile         a file that was named cannot be read
 ├── NoBenchmarks           the benchmarks are not in this installation
+├── NoPlan                 no fleet keeps what is promised, or the costs cannot be read
 ├── NothingAnswers         there is no server at a URL
 └── ServerRefused          the server answered with an error
 """
@@ -71,6 +72,10 @@ class UnreadableFile(LookonceError):
 
 class NoBenchmarks(LookonceError):
     """The benchmarks are not here."""
+
+
+class NoPlan(LookonceError):
+    """No fleet keeps what is promised, or the costs cannot be read."""
 
 
 class NothingAnswers(LookonceError):
