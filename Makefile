@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_server gateway lookonce demo benchmarks \
+PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_server gateway planning lookonce demo benchmarks \
 	examples docs tests
 
 .PHONY: setup demo test test-vllm check format protos bench bench-vllm bench-full bench-options bench-gpu bench-hosts bench-summary fuzz soak overload train-demo screenshots docs ray test-ray

@@ -19,6 +19,7 @@ from lookonce import (
     fetching,
     health_command,
     moderate_command,
+    planning_command,
     serving,
     size_command,
     warm_command,
@@ -54,6 +55,7 @@ fetching.add_command(app)
 health_command.add_command(app)
 top.add_command(app)
 ray_command.add_command(app)
+planning_command.add_command(app)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ LookonceError              one clear line, which says what to do next
 ├── NoCheckpoint           a model could not be brought from its hub
 ├── UnreadableFile         a file that was named cannot be read
 ├── NoBenchmarks           the benchmarks are not in this installation
+├── NoPlan                 no fleet keeps what is promised, or the costs cannot be read
 ├── ClientError            what a server's client raises: see client/errors.py
 └── BulkError              what ends a run over many images: see bulk/errors.py
 """
@@ -86,3 +87,7 @@ class UnreadableFile(LookonceError):
 
 class NoBenchmarks(LookonceError):
     """The benchmarks are not here."""
+
+
+class NoPlan(LookonceError):
+    """No fleet keeps what is promised, or the costs cannot be read."""
