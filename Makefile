@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_server gateway lookonce demo benchmarks \
-	examples docs/making tests
+	examples docs tests
 
 .PHONY: setup demo test check format protos bench bench-vllm bench-full bench-options bench-gpu bench-summary fuzz soak overload train-demo screenshots docs
 
