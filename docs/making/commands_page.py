@@ -1,5 +1,6 @@
 """The reference of the command line: every command's help, from typer."""
 
+import html
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -35,9 +36,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     if arguments:
         yield "| argument | |\n|---|---|"
-        yield from (
-            f"| `{_cell(each.metavar or each.name.upper())}` | {_cell(each.help or '')} |" for each in arguments
-        )
+        yield from (f"| {_code(each.metavar or each.name.upper())} | {_cell(each.help or '')} |" for each in arguments)
         yield ""
     for panel, options in _panels(command).items():
         yield "" if panel == OTHERS else f"**{panel}**\n"
@@ -57,7 +56,7 @@ def _panels(command: Any) -> dict[str, list[Any]]:
 def _option(option: Any, context: Any) -> str:
     record = option.get_help_record(context)
     names, told = record if record is not None else (", ".join(option.opts), option.help or "")
-    return f"| `{_cell(names)}` | {_cell(told)} |"
+    return f"| {_code(names)} | {_cell(told)} |"
 
 
 def _first(command: Any) -> str:
@@ -67,6 +66,11 @@ def _first(command: Any) -> str:
 def _plain(text: str) -> str:
     """Help as a paragraph each; typer's own marks taken out."""
     return "\n\n".join(re.sub(r"\s+", " ", part).strip() for part in text.replace("\b", "").split("\n\n"))
+
+
+def _code(text: str) -> str:
+    """A text as code in a table's cell, where a backquoted `|` could not be."""
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
 
 
 def _cell(text: str) -> str:
