@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from lm_server import adapter_config, adapters
 from lm_server.adapters import AdapterFile, read_adapter
-from lm_server.lora import Adapter, Linear, make_adapter
+from lm_server.lora import Linear, make_adapter
+from lm_server.tickets import AnyAdapter
 from protos import language_pb2
 from rpc.errors import InvalidArgument, NotFound, PermissionDenied
 
@@ -37,6 +39,20 @@ class AdapterLimits:
     directories: tuple[Path, ...] = ()
 
 
+class ServedAdapter(AnyAdapter, Protocol):
+    """An adapter as its engine has it. `is_gone`: it is not served any more; only what runs goes on with it."""
+
+    is_gone: bool
+
+    @property
+    def rank(self) -> int:
+        """The largest of its ranks."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its weights."""
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """An adapter under its name. `created` is in Unix seconds."""
@@ -44,7 +60,7 @@ class Served:
     name: str
     path: str
     created: int
-    adapter: Adapter
+    adapter: ServedAdapter
 
     def message(self) -> language_pb2.Adapter:
         """As the contract has it."""
@@ -83,7 +99,7 @@ class AdapterRegistry:
         self._generations = itertools.count(1)
         self._loading = asyncio.Lock()
 
-    def find(self, name: str) -> Adapter | None:
+    def find(self, name: str) -> ServedAdapter | None:
         """The adapter of this name; None for no name. Raises `NotFound`."""
         if not name:
             return None
@@ -148,7 +164,7 @@ class AdapterRegistry:
             raise InvalidArgument("adapters are not served where a device map spreads the model's layers")
         room = self._room(name)
         file = read_adapter(_allowed(path, directories), {each.name: each.shape for each in self._linears}, room)
-        adapter = self._made(name, file)
+        adapter = self._made(name, path, file)
         if adapter.num_bytes > room:
             raise _full(f"the adapter takes {adapter.num_bytes} bytes and {room} are left")
         return Served(name, path, int(time.time()), adapter)
@@ -160,7 +176,8 @@ class AdapterRegistry:
             raise _full(f"{len(others)} adapters are served and no more may be: unload one")
         return max(self._limits.max_bytes - sum(served.adapter.num_bytes for served in others), 0)
 
-    def _made(self, name: str, file: AdapterFile) -> Adapter:
+    def _made(self, name: str, path: str, file: AdapterFile) -> ServedAdapter:
+        """The adapter as the engine takes it."""
         identity = f"{name}\0{file.digest}\0{next(self._generations)}"
         try:
             return make_adapter(file, identity, self._linears, self._dtype, self._device)

@@ -10,14 +10,13 @@ from lm_server import metrics
 from lm_server.constraints import Constraint
 from lm_server.entries import EntryLibrary, checked_tenant
 from lm_server.grammars import Grammar, GrammarLibrary
-from lm_server.lora import Adapter
 from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
 from lm_server.request_run import Done, KnownImage, Piece, RequestRun, Underway
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
 from lm_server.seam import AnsweringEngine
 from lm_server.showing import ImageRef
-from lm_server.tickets import Work
+from lm_server.tickets import AnyAdapter, Work
 from rpc.errors import InvalidArgument, RpcError
 
 MAX_CHOICE_TOKENS = 256
@@ -49,7 +48,7 @@ class Answerer:
         self._limits = limits
 
     async def answer(
-        self, tenant: str, asks: Sequence[Ask], adapter: Adapter | None = None
+        self, tenant: str, asks: Sequence[Ask], adapter: AnyAdapter | None = None
     ) -> AsyncGenerator[Piece | Done, None]:
         """Text and answers of all the questions as they come; every question ends with one `Done`.
 
@@ -121,7 +120,7 @@ class Answerer:
         tenant: str,
         fingerprint: str,
         images: Mapping[str, KnownImage],
-        adapter: Adapter | None,
+        adapter: AnyAdapter | None,
         grammars: Mapping[Constraint, Grammar | RpcError],
     ) -> list[Work | RpcError]:
         """What the engine is given of each question, or why that question is no good, in order."""
@@ -184,7 +183,7 @@ class Answerer:
         keys: tuple[bytes, ...],
         embeddings: Mapping[str, ImageEmbedding],
         tenant: str,
-        adapter: Adapter | None,
+        adapter: AnyAdapter | None,
         grammar: Grammar | None,
     ) -> Work | RpcError:
         left = self._limits.context_tokens - len(prompt)

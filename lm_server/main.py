@@ -44,6 +44,7 @@ from lm_server.settings import MIB, LanguageSettings
 from lm_server.showing import VideoFacts
 from lm_server.tied import hold_table_once
 from lm_server.tiers import Tiers
+from lm_server.vllm_adapters import open_vllm_registry
 from lm_server.vllm_client import device_type, require_vllm
 from lm_server.vllm_engine import VllmEngine
 from lm_server.vllm_half import VllmHalf, examine
@@ -165,9 +166,10 @@ async def _serve(
     engine: AnsweringEngine
     if isinstance(half, LoadedLanguage):
         engine = own_engine = make_engine(settings, half, tokenizer, leave)
-        adapters = open_registry(settings, half, own_engine)
+        adapters: AdapterRegistry = open_registry(settings, half, own_engine)
     else:
-        engine, adapters = make_vllm_engine(settings, half, tokenizer, leave), no_adapters(half)
+        engine, adapters = make_vllm_engine(settings, half, tokenizer, leave), open_vllm_registry(settings, half)
+    load_first(adapters, settings)
     metrics.watch(engine)
     keep_freed_memory()
     grammars = GrammarLibrary(
@@ -251,9 +253,9 @@ def make_engine(
 
 
 def open_registry(settings: LanguageSettings, half: LoadedLanguage, engine: Engine) -> AdapterRegistry:
-    """The adapters that the worker is started with. Raises `InvalidArgument`, naming the one that is no good."""
+    """The adapters of the built-in engine, none yet."""
     directories = tuple(map(Path, settings.lora_dirs))
-    registry = AdapterRegistry(
+    return AdapterRegistry(
         engine.linears,
         half.dtype,
         settings.device,
@@ -261,18 +263,16 @@ def open_registry(settings: LanguageSettings, half: LoadedLanguage, engine: Engi
         model=settings.model_name or half.description.name,
         on_gone=engine.forget_adapter,
     )
+
+
+def load_first(registry: AdapterRegistry, settings: LanguageSettings) -> None:
+    """Loads what the worker is started with. Raises `InvalidArgument`, naming the adapter that is no good."""
     for each in settings.lora:
         name, _, path = each.partition("=")
         try:
             registry.load_first(name, path)
         except InvalidArgument as exc:
             raise InvalidArgument(f"--lora {name}: {exc.message}") from exc
-    return registry
-
-
-def no_adapters(half: VllmHalf) -> AdapterRegistry:
-    """None, and none can be loaded: vLLM's adapters are not chosen over the wire yet."""
-    return AdapterRegistry((), half.dtype, "cpu", AdapterLimits(0, 0), model=half.description.name)
 
 
 def make_vllm_engine(

@@ -8,11 +8,11 @@ from typing import Any
 
 from lm_server.adapter_registry import AdapterRegistry
 from lm_server.answering import Answerer
-from lm_server.lora import Adapter
 from lm_server.pairing import Pairing
 from lm_server.request_run import Done, Piece
 from lm_server.requests import Ask, RequestLimits, answers_to, read_answer, read_generate, read_score
 from lm_server.seam import AnsweringEngine
+from lm_server.tickets import AnyAdapter
 from protos import language_pb2, language_pb2_grpc
 from rpc.errors import Internal, RpcError
 from telemetry.metrics import snapshot
@@ -88,7 +88,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         ask, adapter = read_score(request, self._limits), self._adapters.find(request.adapter)
         return language_pb2.ScoreResponse(answer=await self._only(request.tenant, ask, adapter))
 
-    async def _only(self, tenant: str, ask: Ask, adapter: Adapter | None) -> language_pb2.Answer:
+    async def _only(self, tenant: str, ask: Ask, adapter: AnyAdapter | None) -> language_pb2.Answer:
         async with aclosing(self._answerer.answer(tenant, [ask], adapter)) as events:
             async for event in events:
                 if isinstance(event, Done):

@@ -41,9 +41,12 @@ BUILT_IN = (
     "draft_tokens",
     "max_wait_s",
     "turns",
-    "lora",
-    "lora_dirs",
 )
+
+
+# In one batch; vLLM takes memory for each of them at its start.
+LORAS_AT_ONCE = 4
+LORA_RANK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def examine(settings: LanguageSettings) -> VllmHalf:
         description=dataclasses.replace(description, context_tokens=context),
         dtype=dtype,
         report=report,
-        arguments=_arguments(settings, dtype) | options | own,
+        arguments=_arguments(settings, dtype) | _lora(settings) | options | own,
         context_tokens=context,
         kv_bytes=settings.kv_bytes * workers,
         view=view,
@@ -126,6 +129,13 @@ def _report(model_dir: Path, name: str) -> LoadReport:
     if not half.loads:
         raise CheckpointError([fault for fault in found.faults if fault.half in (None, Half.LANGUAGE)], name)
     return LoadReport(half.tensors, half.parameters, half.bytes, half.shards, half.repaired)
+
+
+def _lora(settings: LanguageSettings) -> dict[str, Any]:
+    """Room for adapters, where any may come."""
+    if not settings.lora and not settings.lora_dirs:
+        return {}
+    return {"enable_lora": True, "max_loras": min(settings.max_loras, LORAS_AT_ONCE), "max_lora_rank": LORA_RANK}
 
 
 def _arguments(settings: LanguageSettings, dtype: torch.dtype) -> dict[str, Any]:

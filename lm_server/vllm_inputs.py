@@ -21,7 +21,7 @@ NUM_SEEDS = 2**63
 MAX_MARKS = 65_536
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VllmAdapter:
     """A LoRA adapter that vLLM reads from its directory, as PEFT writes it, when a question first needs it.
 
@@ -29,11 +29,17 @@ class VllmAdapter:
         number: From 1; never given twice, so that one that replaces another of its name is not taken for it.
         name: What requests choose it by.
         path: The directory, on every host where vLLM's workers run.
+        rank: The largest of its ranks.
+        num_bytes: Of its weights as stored.
+        is_gone: It is not served any more; only what runs goes on with it.
     """
 
     number: int
     name: str
     path: str
+    rank: int = 0
+    num_bytes: int = 0
+    is_gone: bool = False
 
     @property
     def identity(self) -> str:

@@ -81,7 +81,8 @@ def test_a_request_is_one_trace_over_three_processes(trace: list[Span]) -> None:
     assert eye.parent_id == mouth.parent_id == root.span_id
     assert span_of(trace, "encode image").parent_id == eye.span_id
     assert {span.process for span in trace if span.name == "store put"} == {eye.process}
-    assert {span.process for span in trace if span.name == "store get"} == {mouth.process}
+    # (The vision worker reads too, to see whether another one is at the image.)
+    assert mouth.process in {span.process for span in trace if span.name == "store get"}
     assert not any(span.is_error for span in trace)
 
 
