@@ -14,7 +14,7 @@ from tests.vllm.conftest import FLAGS, START_S
 
 @pytest.mark.timeout(START_S)
 def test_adapters_are_chosen_by_the_model_of_a_request(vllm_python: Path, tmp_path: Path) -> None:
-    """One from the start and one loaded later: each answers as PEFT on the whole model, and the model as without them."""
+    """One from the start and one loaded later: each answers as PEFT on the whole model, the model as without them."""
     model = make("qwen2_vl", tmp_path / "model", wide_heads=True)
     shop = Workshop(model)
     for name, seed in (("first", 1), ("second", 2)):
