@@ -23,7 +23,10 @@ SERVING = (
     "grpcio-reflection",
     "grpcio-status",
     "redis",
+    "simpy",
+    "tenacity",
     "xxhash",
+    "zstandard",
 )
 ROOT = Path(__file__).resolve().parent.parent
 # Come as CUDA builds, which cannot be imported beside a CPU torch, and are not needed for pictures.
