@@ -1,7 +1,8 @@
 """Who encodes an image that several vision workers are asked for at once: one does, the others wait for what it keeps.
 
-A lease in the store, held by a value of the holder's own and renewed while it works. It is there to save work alone:
+A lease in the store, held by a value of the worker's own and renewed while it works. It is there to save work alone:
 whoever cannot have it, for whatever reason, encodes without. A holder that died is waited for until its lease is over.
+A worker has one encoding of an image at a time, so that a lease of its own is one that could not be given back.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ class Leases:
     def __init__(self, store: Store | None, lease_s: float) -> None:
         self._store = store if lease_s > 0 else None
         self._lease_s = lease_s
+        self._mine = secrets.token_hex(8).encode()
 
     @asynccontextmanager
     async def turn(self, key: str, find: Callable[[], Awaitable[Found | None]]) -> AsyncIterator[Found | None]:
@@ -42,27 +44,26 @@ class Leases:
         if self._store is None:
             yield None
             return
-        mine = secrets.token_hex(8).encode()
-        is_held, found = await self._wait(self._store, key, mine, find)
+        is_held, found = await self._wait(self._store, key, find)
         if not is_held:
             yield found
             return
-        renewing = asyncio.create_task(self._keep_renewing(self._store, key, mine))
+        renewing = asyncio.create_task(self._keep_renewing(self._store, key))
         try:
             yield found
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            await _release(self._store, key, mine)
+            await self._release(self._store, key)
 
     async def _wait(
-        self, store: Store, key: str, mine: bytes, find: Callable[[], Awaitable[Found | None]]
+        self, store: Store, key: str, find: Callable[[], Awaitable[Found | None]]
     ) -> tuple[bool, Found | None]:
         """Whether the lease is held now, and what was found."""
         until, pause_s = time.monotonic() + MOST_LEASES * self._lease_s, FIRST_PAUSE_S
         is_first = True
         while time.monotonic() < until:
-            is_mine = await self._take(store, key, mine)
+            is_mine = await self._take(store, key)
             if is_mine is None:
                 return False, None
             if is_mine:
@@ -78,22 +79,22 @@ class Leases:
                 return False, found
         return False, None
 
-    async def _take(self, store: Store, key: str, mine: bytes) -> bool | None:
+    async def _take(self, store: Store, key: str) -> bool | None:
         """Whether the lease is ours; None where the store does not say."""
         try:
-            return await store.put_if_absent(key, mine, self._lease_s)
+            is_put = await store.put_if_absent(key, self._mine, self._lease_s)
+            return is_put if is_put is not False else await store.get(key) == self._mine
         except CacheError:
             return None
 
-    async def _keep_renewing(self, store: Store, key: str, mine: bytes) -> None:
+    async def _keep_renewing(self, store: Store, key: str) -> None:
         while True:
             await asyncio.sleep(self._lease_s / RENEWALS)
             with contextlib.suppress(CacheError):
-                await store.put(key, mine, self._lease_s)
+                await store.put(key, self._mine, self._lease_s)
 
-
-async def _release(store: Store, key: str, mine: bytes) -> None:
-    """Gives the lease back, unless it was over and is another's now."""
-    with contextlib.suppress(CacheError):
-        if await store.get(key) == mine:
-            await store.delete(key)
+    async def _release(self, store: Store, key: str) -> None:
+        """Gives the lease back, unless it was over and is another's now."""
+        with contextlib.suppress(CacheError):
+            if await store.get(key) == self._mine:
+                await store.delete(key)

@@ -75,7 +75,7 @@ class VisionSettings:
     hang_s: float = 120.0
     # An image that another worker of this store encodes already is waited for, until nothing has been heard of that
     # worker for so long. 0: it is encoded here as well.
-    encode_lease_s: float = 3.0
+    encode_lease_s: float = 1.5
     # How long an embedding is kept.
     entry_ttl_s: float = 7 * DAY_S
     # How long the uploaded bytes are kept, and with them the image id.

@@ -74,6 +74,13 @@ class Refusing(MemoryStore):
         return None
 
 
+class Keeping(MemoryStore):
+    """Deletes nothing, as a server that has turned read-only."""
+
+    async def delete(self, *keys: str) -> int:
+        raise StoreUnavailable("delete", "the server refused: read_only")
+
+
 @pytest.fixture
 def shelf() -> Shelf:
     return Shelf()
@@ -105,6 +112,17 @@ async def test_without_a_lease_everybody_makes_it(shelf: Shelf, answer: StoreUna
     store = Refusing(answer)
     assert await asyncio.gather(*(shelf.make(Leases(store, 5)) for _ in range(3))) == ["entry"] * 3
     assert shelf.num_made == 3
+
+
+async def test_a_lease_of_ones_own_that_stayed_is_not_waited_for(shelf: Shelf) -> None:
+    """What a worker could not give back does not keep the same worker from its next encoding of the image."""
+    store = Keeping(StoreLimits())
+    leases = Leases(store, 3600)
+    async with asyncio.timeout(20):
+        with pytest.raises(ValueError, match="no image"):
+            await shelf.make(leases, fails=True)
+        assert await store.get("lease") is not None
+        assert await shelf.make(leases) == "entry"
 
 
 async def test_no_store_or_no_time_means_no_waiting(shelf: Shelf) -> None:
