@@ -1,12 +1,14 @@
 """Who encodes an image that several vision workers are asked for at once: one does, the others wait for what it keeps.
 
-A lease in the store, held by a value of the worker's own and renewed while it works. It is there to save work alone:
-whoever cannot have it, for whatever reason, encodes without. A holder that died is waited for until its lease is over.
+A lease in the store, held by a value of the worker's own that changes each time it is renewed while it works. It is
+there to save work alone: whoever cannot have it, for whatever reason, encodes without. A holder that died, and a lease
+that is damaged or lost its time to live, are waited for as long as one lease lasts: the value does not change.
 A worker has one encoding of an image at a time, so that a lease of its own is one that could not be given back.
 """
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,41 +62,45 @@ class Leases:
         self, store: Store, key: str, find: Callable[[], Awaitable[Found | None]]
     ) -> tuple[bool, Found | None]:
         """Whether the lease is held now, and what was found."""
-        until, pause_s = time.monotonic() + MOST_LEASES * self._lease_s, FIRST_PAUSE_S
-        is_first = True
-        while time.monotonic() < until:
-            is_mine = await self._take(store, key)
-            if is_mine is None:
+        began, pause_s = time.monotonic(), FIRST_PAUSE_S
+        seen, changed = b"", began
+        while time.monotonic() < min(began + MOST_LEASES * self._lease_s, changed + self._lease_s):
+            holder = await self._take(store, key)
+            if holder is None:
                 return False, None
-            if is_mine:
+            if holder.startswith(self._mine):
                 # The one before may have ended between the caller's last look and this.
                 return True, await find()
-            if is_first:
+            if not seen:
                 AWAITED.inc()
-                is_first = False
+            if holder != seen:
+                seen, changed = holder, time.monotonic()
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, MOST_PAUSE_S)
+            pause_s = min(2 * pause_s, MOST_PAUSE_S, self._lease_s / RENEWALS)
             found = await find()
             if found is not None:
                 return False, found
         return False, None
 
-    async def _take(self, store: Store, key: str) -> bool | None:
-        """Whether the lease is ours; None where the store does not say."""
+    async def _take(self, store: Store, key: str) -> bytes | None:
+        """The lease's value, which begins with ours where it is ours now; None where the store does not say."""
         try:
             is_put = await store.put_if_absent(key, self._mine, self._lease_s)
-            return is_put if is_put is not False else await store.get(key) == self._mine
+            if is_put is not False:
+                return self._mine if is_put else None
+            # Over between the two looks: somebody's, and soon to be had.
+            return bytes(await store.get(key) or b"?")
         except CacheError:
             return None
 
     async def _keep_renewing(self, store: Store, key: str) -> None:
-        while True:
+        for number in itertools.count(1):
             await asyncio.sleep(self._lease_s / RENEWALS)
             with contextlib.suppress(CacheError):
-                await store.put(key, self._mine, self._lease_s)
+                await store.put(key, b"%s:%d" % (self._mine, number), self._lease_s)
 
     async def _release(self, store: Store, key: str) -> None:
         """Gives the lease back, unless it was over and is another's now."""
         with contextlib.suppress(CacheError):
-            if await store.get(key) == self._mine:
+            if bytes(await store.get(key) or b"").startswith(self._mine):
                 await store.delete(key)

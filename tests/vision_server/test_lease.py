@@ -125,6 +125,33 @@ async def test_a_lease_of_ones_own_that_stayed_is_not_waited_for(shelf: Shelf) -
         assert await shelf.make(leases) == "entry"
 
 
+async def test_a_lease_that_does_not_change_is_not_waited_for_long(shelf: Shelf) -> None:
+    """A damaged lease without a time to live, which nobody renews, is passed over after the time of one lease."""
+    store = MemoryStore(StoreLimits())
+    assert await store.put("lease", b"not one of ours", 3600)
+    async with asyncio.timeout(20):
+        assert await shelf.make(Leases(store, 0.2)) == "entry"
+    assert await store.get("lease") == b"not one of ours"
+
+
+async def test_a_lease_that_is_renewed_is_waited_for(shelf: Shelf) -> None:
+    """Work that takes many leases is done once."""
+    store = MemoryStore(StoreLimits())
+
+    async def slowly() -> None:
+        async with Leases(store, 1).turn("lease", shelf.find):
+            await asyncio.sleep(2.5)
+            shelf.num_made += 1
+            shelf.made = "entry"
+
+    async with asyncio.timeout(20):
+        first = asyncio.create_task(slowly())
+        await asyncio.sleep(0.05)
+        assert await shelf.make(Leases(store, 1)) == "entry"
+        await first
+    assert shelf.num_made == 1
+
+
 async def test_no_store_or_no_time_means_no_waiting(shelf: Shelf) -> None:
     """Without a shared store, and with a lease of 0 s, it is everybody's turn, and nothing is kept anywhere."""
     store = MemoryStore(StoreLimits())
