@@ -2,7 +2,8 @@
 
 A lease in the store, held by a value of the worker's own that changes each time it is renewed while it works. It is
 there to save work alone: whoever cannot have it, for whatever reason, encodes without. A holder that died, and a lease
-that is damaged or lost its time to live, are waited for as long as one lease lasts: the value does not change.
+that lost its time to live, are waited for as long as one lease lasts: the value does not change. A value that does not
+begin with its own key is damaged, and waited for not at all.
 A worker has one encoding of an image at a time, so that a lease of its own is one that could not be given back.
 """
 
@@ -35,7 +36,7 @@ class Leases:
     def __init__(self, store: Store | None, lease_s: float) -> None:
         self._store = store if lease_s > 0 else None
         self._lease_s = lease_s
-        self._mine = secrets.token_hex(8).encode()
+        self._token = secrets.token_hex(8).encode()
 
     @asynccontextmanager
     async def turn(self, key: str, find: Callable[[], Awaitable[Found | None]]) -> AsyncIterator[Found | None]:
@@ -68,7 +69,7 @@ class Leases:
             holder = await self._take(store, key)
             if holder is None:
                 return False, None
-            if holder.startswith(self._mine):
+            if holder.startswith(self._mine(key)):
                 # The one before may have ended between the caller's last look and this.
                 return True, await find()
             if not seen:
@@ -85,22 +86,32 @@ class Leases:
     async def _take(self, store: Store, key: str) -> bytes | None:
         """The lease's value, which begins with ours where it is ours now; None where the store does not say."""
         try:
-            is_put = await store.put_if_absent(key, self._mine, self._lease_s)
+            is_put = await store.put_if_absent(key, self._mine(key), self._lease_s)
             if is_put is not False:
-                return self._mine if is_put else None
-            # Over between the two looks: somebody's, and soon to be had.
-            return bytes(await store.get(key) or b"?")
+                return self._mine(key) if is_put else None
+            # Nothing where it was over between the two looks: somebody's, and soon to be had.
+            holder = bytes(await store.get(key) or _of(key))
+            return holder if holder.startswith(_of(key)) else None
         except CacheError:
             return None
+
+    def _mine(self, key: str) -> bytes:
+        """What this worker's values of a lease begin with."""
+        return _of(key) + self._token
 
     async def _keep_renewing(self, store: Store, key: str) -> None:
         for number in itertools.count(1):
             await asyncio.sleep(self._lease_s / RENEWALS)
             with contextlib.suppress(CacheError):
-                await store.put(key, b"%s:%d" % (self._mine, number), self._lease_s)
+                await store.put(key, b"%s:%d" % (self._mine(key), number), self._lease_s)
 
     async def _release(self, store: Store, key: str) -> None:
         """Gives the lease back, unless it was over and is another's now."""
         with contextlib.suppress(CacheError):
-            if bytes(await store.get(key) or b"").startswith(self._mine):
+            if bytes(await store.get(key) or b"").startswith(self._mine(key)):
                 await store.delete(key)
+
+
+def _of(key: str) -> bytes:
+    """What every value of a lease begins with."""
+    return key.encode() + b"|"

@@ -126,12 +126,21 @@ async def test_a_lease_of_ones_own_that_stayed_is_not_waited_for(shelf: Shelf) -
 
 
 async def test_a_lease_that_does_not_change_is_not_waited_for_long(shelf: Shelf) -> None:
-    """A damaged lease without a time to live, which nobody renews, is passed over after the time of one lease."""
+    """One that has lost its time to live, which nobody renews, is passed over after the time of one lease."""
     store = MemoryStore(StoreLimits())
-    assert await store.put("lease", b"not one of ours", 3600)
+    assert await store.put("lease", b"lease|somebody:1", 3600)
     async with asyncio.timeout(20):
         assert await shelf.make(Leases(store, 0.2)) == "entry"
-    assert await store.get("lease") == b"not one of ours"
+    assert await store.get("lease") == b"lease|somebody:1"
+
+
+@pytest.mark.parametrize("value", [b"an entry's bytes", b"other|somebody:1"])
+async def test_a_damaged_lease_is_not_waited_for(shelf: Shelf, value: bytes) -> None:
+    """What a store gives back that is no lease, or another image's, costs nobody any time."""
+    store = MemoryStore(StoreLimits())
+    assert await store.put("lease", value, 3600)
+    async with asyncio.timeout(20):
+        assert await shelf.make(Leases(store, 3600)) == "entry"
 
 
 async def test_a_lease_that_is_renewed_is_waited_for(shelf: Shelf) -> None:
@@ -167,10 +176,10 @@ async def test_a_lease_that_never_ends_is_not_waited_for_for_ever(
     """What somebody else keeps renewing, or wrote to stay, is waited for so long and no longer, and left alone."""
     monkeypatch.setattr(lease, "MOST_LEASES", 3)
     store = MemoryStore(StoreLimits())
-    await store.put("lease", b"another's", 3600)
+    await store.put("lease", b"lease|another's", 3600)
     async with asyncio.timeout(20):
         assert await shelf.make(Leases(store, 0.1)) == "entry"
-    assert await store.get("lease") == b"another's"
+    assert await store.get("lease") == b"lease|another's"
 
 
 async def both(one: Running, other: Running, image: bytes, each: int) -> tuple[float, float]:
