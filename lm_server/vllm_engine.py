@@ -12,6 +12,7 @@ from typing import Any
 
 from lm_server.runner import ImageEmbedding
 from lm_server.seam import EngineUnusable
+from lm_server.showing import shown
 from lm_server.tickets import Event, Failed, Finished, LackingImages, Listener, Ticket, Work
 from lm_server.vllm_answers import VllmAnswers
 from lm_server.vllm_client import OutputPulse, Usage, VllmClient, VllmDead, VllmRefused
@@ -77,7 +78,9 @@ class VllmEngine:
             ) from self._failure
 
     def check(self, work: Work) -> None:
-        """Raises `InvalidArgument` where prompt and answer are longer than vLLM was started for."""
+        """Raises `InvalidArgument` for a video, and where prompt and answer are longer than vLLM was started for."""
+        if any(image.video is not None for image, _ in shown(work.prompt.images)):
+            raise InvalidArgument("videos are answered by the built-in engine alone, and this server has vLLM")
         needed = len(work.prompt) + (max(map(len, work.choices)) if work.choices else work.max_tokens)
         if needed > self._half.context_tokens:
             raise InvalidArgument(

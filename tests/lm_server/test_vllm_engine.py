@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cache import VideoTimes
 from lm_server.constraints import Constraint
 from lm_server.sampler import Sampling
 from lm_server.seam import EngineUnusable
@@ -242,6 +244,17 @@ def test_what_cannot_start_says_so(half: VllmHalf, shop: Workshop) -> None:
     with pytest.raises(EngineUnusable, match="vLLM cannot serve this checkpoint"):
         engine.start()
     engine.stop()
+
+
+def test_a_video_is_refused(half: VllmHalf, shop: Workshop) -> None:
+    """It would be laid out as a still image, and silently wrong."""
+    plain = shop.work(ask("What is it?", 1), max_tokens=1)
+    [span] = plain.prompt.images
+    moving = replace(span, image=replace(span.image, video=VideoTimes((0.5,), 1.0)))
+    with pytest.raises(InvalidArgument, match="videos"):
+        VllmEngine(half, shop.tokenizer, end_tokens=(), max_questions=1).check(
+            replace(plain, prompt=replace(plain.prompt, images=(moving,)))
+        )
 
 
 def test_too_long_a_question_is_refused(half: VllmHalf, shop: Workshop) -> None:

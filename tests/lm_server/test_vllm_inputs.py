@@ -5,15 +5,18 @@ from typing import Any
 import pytest
 import torch
 
+from checkpoint import VideoLayout
 from lm_server.constraints import Constraint
-from lm_server.prompt import ImageRef, ImageSpan, Prompt, rotary_positions
+from lm_server.prompt import Prompt
 from lm_server.runner import ImageEmbedding
 from lm_server.sampler import Sampling
+from lm_server.showing import ImageRef, ImageSpan, VideoFacts, rotary_positions
 from lm_server.tickets import Work
 from lm_server.vllm_inputs import ImageMarks, folded, form_of, prompt_of, sampling_of, scoring_of
 
 PAD = 9
 ONE, TWO = ImageRef("img_1", (1, 4, 4)), ImageRef("img_2", (1, 2, 4))
+VIDEO = VideoFacts(VideoLayout.COUNTED, token_id=8, start_token_id=7)
 SPANS = (ImageSpan(ONE, 2, 4), ImageSpan(TWO, 7, 2))
 TOKENS = (1, 2, PAD, PAD, PAD, PAD, 3, PAD, PAD, 4)
 EMBEDDINGS = {
@@ -23,7 +26,7 @@ EMBEDDINGS = {
 
 
 def work(**more: Any) -> Work:
-    positions, after = rotary_positions(len(TOKENS), SPANS, 2)
+    positions, after = rotary_positions(len(TOKENS), SPANS, 2, VIDEO)
     values = {"embeddings": EMBEDDINGS, "tenant": "t", "fingerprint": "f", **more}
     return Work(Prompt(TOKENS, positions, after, SPANS, ()), (), 5, **values)
 
@@ -35,7 +38,7 @@ def test_each_image_is_one_placeholder() -> None:
 
 def test_a_placeholder_that_stands_for_itself_stays() -> None:
     """Tokens outside of images are never taken for one."""
-    positions, after = rotary_positions(3, (), 2)
+    positions, after = rotary_positions(3, (), 2, VIDEO)
     assert folded(Prompt((1, PAD, PAD), positions, after, (), ())) == [1, PAD, PAD]
 
 
@@ -49,7 +52,7 @@ def test_embeddings_and_grids_go_in_order_with_every_question() -> None:
 
 def test_a_prompt_without_images_brings_none() -> None:
     """Text goes as tokens and the tenant's salt, and nothing else."""
-    positions, after = rotary_positions(2, (), 2)
+    positions, after = rotary_positions(2, (), 2, VIDEO)
     asked = prompt_of(Work(Prompt((1, 2), positions, after, (), ()), (), 5), {}, ImageMarks(), torch.float32)
     assert asked == {"prompt_token_ids": [1, 2], "cache_salt": "public"}
 
