@@ -57,7 +57,7 @@ def _set_number(chance: random.Random, data: bytearray, others: Sequence[bytes])
 
 def _splice(chance: random.Random, data: bytearray, others: Sequence[bytes]) -> None:
     other = chance.choice(others)
-    start = chance.randrange(len(other))
+    start = chance.randrange(max(len(other), 1))
     data[_place(chance, data) :] = other[start:]
 
 
