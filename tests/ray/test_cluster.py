@@ -77,6 +77,22 @@ def test_a_killed_replica_loses_no_request_and_comes_back(doubled: OnRay, album:
     assert not crowd.problems(), told(crowd.problems())
 
 
+def test_a_replica_whose_worker_died_is_replaced(doubled: OnRay, album: Album) -> None:
+    """SIGKILL of a worker alone under load: its replica fails Serve's checks, and another one comes."""
+    doubled.wait_members("language", 2)
+    killed = sorted(doubled.members("language"))[0]
+    replica = worker_at(killed).parent()
+    assert replica is not None
+    crowd = Crowd(doubled.url, album)
+    with crowd.asking(NUM_CLIENTS):
+        began = time.monotonic()
+        worker_at(killed).kill()
+        doubled.wait_members("language", 2, without=frozenset({killed}))
+        print(f"language worker killed alone: two serve again after {time.monotonic() - began:.1f} s")
+    assert not crowd.problems(), told(crowd.problems())
+    assert psutil.wait_procs([replica], timeout=30)[1] == []
+
+
 def test_a_killed_node_loses_no_request(doubled: OnRay, cluster: TwoNodes, album: Album) -> None:
     """SIGKILL of everything on a node under load: every answer is right, and a new node gets workers by itself."""
     before = {half: doubled.members(half) for half in ("vision", "language")}
