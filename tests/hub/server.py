@@ -42,7 +42,7 @@ class TestHub:
         cdn_authorization: The Authorization headers that reached the CDN.
         break_after: The next bodies of large files end after so many bytes; 0: none does.
         refuse_next: So many of the next requests of the CDN are answered 503.
-        silent_after: Once so many bytes of large files were sent, the CDN answers 503; None: it never stops.
+        silent_after: So many requests of the CDN are answered, the others 503; None: all are answered.
         stall: A file of which the CDN sends nothing beyond its header until `let_go`.
         stalled: Set once it has been asked for.
         ignores_ranges: Range headers are not looked at.
@@ -65,6 +65,7 @@ class TestHub:
     going: threading.Event = field(default_factory=threading.Event)
     ignores_ranges: bool = False
     corrupt: bool = False
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, name: str, directory: Path, **options: object) -> Repository:
         """Serves a directory as a model."""
@@ -174,11 +175,14 @@ class _Cdn(_Handler):
         self._range(data, file_name)
 
     def _refuses(self) -> bool:
-        if self.hub.refuse_next:
-            self.hub.refuse_next -= 1
-            return True
-        sent = sum(count for name, count in self.hub.sent.items() if name.endswith(LARGE))
-        return self.hub.silent_after is not None and sent > self.hub.silent_after
+        with self.hub.counting:
+            if self.hub.refuse_next:
+                self.hub.refuse_next -= 1
+                return True
+            if self.hub.silent_after is None:
+                return False
+            self.hub.silent_after -= 1
+            return self.hub.silent_after < 0
 
     def _stall(self, file_name: str, begin: int, data: bytes) -> None:
         """Holds back what is beyond the header, as a connection does that has died unnoticed."""
