@@ -18,8 +18,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## Serves the shipped checkpoint, asks about the shipped pictures, prints the table
 	$(BIN)/python -m demo.show
 
-test: setup ## Every test
-	$(BIN)/python -m pytest
+test: setup ## Every test: two at a time, then those that have to be alone
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 test-vllm: setup ## The tests of vLLM as the engine, in the environment that bench-vllm makes
 	$(BIN)/python -m pytest tests/vllm tests/lm_server -k vllm

@@ -20,6 +20,8 @@ from benchmarks.hosts.measuring import ONE, PACKED, TWO, Encoding, Hosts, Point,
 from benchmarks.hosts.report import expected_ratio, markdown
 from tests.deployment import free_port, wait_until
 
+pytestmark = pytest.mark.alone
+
 # A second to encode, a second to answer, a megabyte each way.
 PARTS = Parts(1.0, 1.0, 1_000_000, 1_000_000)
 
@@ -44,7 +46,6 @@ def start(*flags: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@pytest.mark.slow
 # Six processes load torch on two pinned cores: beside other work that takes minutes.
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("can_separate")

@@ -1,6 +1,8 @@
 """What the kernel tells of a process."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -25,9 +27,12 @@ def test_a_process_that_is_gone_has_nothing() -> None:
 
 def test_memory_of_a_gpu_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU nobody asks for it; on a GPU each process that holds some has a second line."""
-    monkeypatch.setattr(memory, "device_bytes", lambda: {os.getpid(): 5 << 20})
-    assert [one.half for one in memory_of("whole", os.getpid(), CPU)] == ["whole"]
-    found = memory_of("whole", os.getpid(), Place("cuda"))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        monkeypatch.setattr(memory, "device_bytes", lambda: {process.pid: 5 << 20})
+        on_cpu = memory_of("whole", process.pid, CPU)
+        found = memory_of("whole", process.pid, Place("cuda"))
+        process.communicate(b"\n")
+    assert [one.half for one in on_cpu] == ["whole"]
     assert [(one.half, one.peak_bytes) for one in found if "device" in one.half] == [("whole device", 5 << 20)]
 
 

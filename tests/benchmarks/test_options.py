@@ -19,6 +19,8 @@ from kernels.linear import SILU, PlainLinear
 from lm_server import layers
 from lm_server.main import DRAFT_BYTES
 
+pytestmark = pytest.mark.alone
+
 needs_int8 = pytest.mark.skipif(bool(int8.lacking()), reason="int8 products are not here")
 
 
@@ -105,7 +107,6 @@ def test_the_table_tells_speed_agreement_and_bytes() -> None:
     assert "`language-int8` was left out: no VNNI" in text
 
 
-@pytest.mark.slow
 def test_options_run_beside_the_exact_engine(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

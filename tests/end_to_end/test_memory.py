@@ -15,6 +15,8 @@ from tests.end_to_end.asking import chat
 from tests.families import make
 from tests.lm_server.workshop import ask
 
+pytestmark = pytest.mark.alone
+
 # Loads the whole model as its users do, reads every weight, answers nothing, and tells what it took.
 WHOLE = """
 import json, resource, sys

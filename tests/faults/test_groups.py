@@ -13,6 +13,8 @@ from tests.deployment import Deployment, deploy
 from tests.faults.crowd import Album, Crowd, longest_s, median_s
 from tests.faults.test_store import FORGETFUL, NUM_CLIENTS, told
 
+pytestmark = pytest.mark.alone
+
 CALM_S = 2.0
 SLOTS_MOVED = 2000
 

@@ -3,9 +3,13 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.deployment import Deployment, deploy
 from tests.faults.crowd import Album, Crowd, Outcome, longest_s, median_s
 from tests.faults.store_faults import Store, open_store
+
+pytestmark = pytest.mark.alone
 
 NUM_CLIENTS = 8
 CALM_S = 3.0

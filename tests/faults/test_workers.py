@@ -16,6 +16,8 @@ from tests.faults.crowd import QUESTIONS, Album, Crowd, longest_s
 from tests.faults.store_faults import open_store
 from tests.faults.test_store import FORGETFUL, told
 
+pytestmark = pytest.mark.alone
+
 NUM_CLIENTS = 6
 WATCH_S = 2.0
 FROZEN_S = 12.0
@@ -144,7 +146,8 @@ def test_a_stream_from_a_killed_worker_ends_with_an_error(doubled: Deployment, a
     threads = [threading.Thread(target=stream, args=(picture,)) for picture in range(4)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: sum(doubled.language_info(place).running for place in range(2)) > 0, "the streams to run")
+    wait_until(lambda: ended or sum(doubled.language_info(place).running for place in range(2)), "the streams to run")
+    assert not ended
     for process in doubled.language:
         process.kill()
     for thread in threads:

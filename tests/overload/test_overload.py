@@ -5,6 +5,8 @@ import pytest
 from tests.overload.arrivals import Arrival
 from tests.overload.run import MOST_WAITING, Overloaded, overload
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.timeout(400)
 def test_overload_is_refused_in_words_and_starves_nobody() -> None:

@@ -14,7 +14,6 @@ from tests.faults.test_store import FORGETFUL, told
 from tests.ray.clusters import OnRay, TwoNodes, deployed, kill_replica, run_deploy, worker_at
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(400),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
 ]

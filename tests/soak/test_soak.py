@@ -6,6 +6,8 @@ from tests.faults.crowd import Outcome
 from tests.soak.leftovers import InUse, breaches
 from tests.soak.run import judge, soak
 
+pytestmark = pytest.mark.alone
+
 SHORT_S = 100.0
 
 
