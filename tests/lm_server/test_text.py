@@ -40,7 +40,7 @@ def test_any_tokens_make_what_the_tokenizer_decodes(one_workshop: Workshop, toke
 
 
 def test_what_is_no_character_does_not_pile_up(one_workshop: Workshop) -> None:
-    """An answer of nothing but replacement characters streams, and is not decoded from its beginning with each token."""
+    """An answer of replacement characters alone streams, and is not decoded from its beginning with each token."""
     tokens = list(one_workshop.prompts.encode_text("\ufffd" * 100))
     text, decoded = TextStream(one_workshop.tokenizer), []
     decode = text._decode
