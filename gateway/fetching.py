@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -27,6 +28,8 @@ MAX_URL_CHARS = 8192
 HEADERS = {"Accept": "image/*, video/*", "Accept-Encoding": "identity", "User-Agent": "lookonce"}
 # Addresses of IPv4 within IPv6 that translate to others.
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All of IPv6 that the public network has; `is_global` only leaves out what is registered as something else.
+PUBLIC6 = ipaddress.ip_network("2000::/3")
 
 
 class Fetcher:
@@ -39,8 +42,20 @@ class Fetcher:
         self._resolve = resolve or resolve_name
         self._is_allowed = is_allowed or is_public
         self._http = httpx.AsyncClient(
-            headers=HEADERS, timeout=limits.image_s, follow_redirects=False, trust_env=False, http2=False
+            headers=HEADERS,
+            timeout=limits.image_s,
+            follow_redirects=False,
+            trust_env=False,
+            http2=False,
+            # Connections are known by their address here: one that was made for a name is not another name's.
+            limits=httpx.Limits(max_keepalive_connections=0),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
+
+    @property
+    def most_bytes(self) -> int:
+        """Of all that is fetched for one image or video."""
+        return max(self._limits.image_bytes, self._limits.video_bytes)
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -108,7 +123,10 @@ class Fetcher:
             await response.aclose()
 
     async def _address(self, host: str, url: httpx.URL, param: str) -> str:
-        addresses = await self._resolve(host.rstrip("."), _port(url))
+        try:
+            addresses = await self._resolve(host.rstrip("."), _port(url))
+        except UnicodeError as exc:
+            raise _failed(param, "its host's name cannot be one") from exc
         # One that is not allowed among others is a trick, or a mistake that would be a danger.
         if not addresses or not all(self._is_allowed(address) for address in addresses):
             raise _not_allowed(param, "images are not fetched from this host or port")
@@ -161,7 +179,12 @@ def is_public(text: str) -> bool:
         address: Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(each.is_global and not each.is_multicast for each in (address, *_inner(address)))
+    return all(_is_public(each) for each in (address, *_inner(address)))
+
+
+def _is_public(address: Address) -> bool:
+    is_assigned = address.version == 4 or address in PUBLIC6 or bool(_inner(address))
+    return is_assigned and address.is_global and not address.is_multicast
 
 
 def _inner(address: Address) -> list[Address]:

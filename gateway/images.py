@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.deadline import Deadline
-from gateway.errors import api_error
+from gateway.errors import BodyTooLarge, api_error
 from gateway.fetching import Fetcher
 from gateway.references import ImageId, ImageUrl, Reference, decode
 from gateway.schema import CacheState
@@ -45,13 +45,11 @@ async def resolve(
             fetcher.check(reference.value, reference.param)
     places = asyncio.Semaphore(ENCODES_AT_ONCE)
 
-    async def read(reference: Reference) -> bytes:
-        return await _bytes(reference, fetcher)
-
     async def one(reference: Shown) -> RequestImage:
         if isinstance(reference, ImageId):
             return RequestImage(reference.value, None)
         async with places:
+            read = _Files(fetcher, deadline).read
             if isinstance(reference, VideoFile | VideoFrames):
                 asked = await encode_request(reference, read)
             else:
@@ -66,12 +64,35 @@ async def resolve(
             task.cancel()
 
 
-async def _bytes(reference: Reference, fetcher: Fetcher) -> bytes:
-    if isinstance(reference, ImageUrl):
-        return await fetcher.fetch(reference.value, reference.param)
-    if isinstance(reference, ImageId):
-        raise TypeError("an id has no bytes here")
-    return await decode(reference)
+class _Files:
+    """Gets the files of one image or video, in the time that the request has."""
+
+    def __init__(self, fetcher: Fetcher, deadline: Deadline) -> None:
+        self._fetcher = fetcher
+        self._deadline = deadline
+        self._fetched_bytes = 0
+
+    async def read(self, reference: Reference) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            ApiError: as `Fetcher.fetch` and `references.decode` do; what is fetched is too much together.
+            TimedOut: no time is left.
+        """
+        if isinstance(reference, ImageId):
+            raise TypeError("an id has no bytes here")
+        if not isinstance(reference, ImageUrl):
+            return await decode(reference)
+        self._deadline.left_s()
+        data = await self._fetcher.fetch(reference.value, reference.param)
+        self._fetched_bytes += len(data)
+        most = self._fetcher.most_bytes
+        if self._fetched_bytes > most:
+            raise BodyTooLarge(
+                f"{reference.param}: the video's fetched frames are over the limit of {most} bytes together",
+                param=reference.param,
+            )
+        return data
 
 
 async def _encode(

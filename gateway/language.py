@@ -124,6 +124,10 @@ class LanguageWorkers(Workers):
                 except Unavailable:
                     reading.close()
                     continue
+                except BaseException:
+                    # Refused, or nobody waits any more.
+                    reading.close()
+                    raise
                 async with aclosing(reading.all(event)) as events:
                     async for each in events:
                         yield each

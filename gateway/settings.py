@@ -46,11 +46,13 @@ class FetchSettings:
         domains: Domains that images may be fetched from, with commas between them: `*.example.org` for everything below
             one, `example.org:8443` for another port than the usual. None: nothing is fetched.
         image_bytes: Bytes of one fetched image.
+        video_bytes: Bytes of all fetched frames of one video.
         image_s: Seconds until one is given up, redirects included.
     """
 
     domains: tuple[str, ...] = ()
     image_bytes: int = 20 * 1024 * 1024
+    video_bytes: int = 64 * 1024 * 1024
     image_s: float = 10.0
 
 

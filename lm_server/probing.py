@@ -79,6 +79,11 @@ class _Probe:
             found += piece
         return found
 
+    @property
+    def is_alive(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
@@ -109,10 +114,7 @@ class Probes:
         """What llguidance says is wrong with a grammar; nothing where it can be begun. From any thread; blocks."""
         wall_s = 2 * self._cpu_s
         message = {"grammar": grammar, "limits": self._limits, "cpu_s": self._cpu_s, "wall_s": wall_s}
-        try:
-            probe = self._idle.get_nowait()
-        except queue.Empty:
-            probe = _Probe()
+        probe = self._one_alive()
         try:
             # It ends itself at its time; half of it more is for a machine that is busy.
             complaint = probe.judge(json.dumps(message).encode(), wall_s + max(self._cpu_s, 0.5))
@@ -126,6 +128,14 @@ class Probes:
         else:
             self._idle.put(probe)
         return complaint
+
+    def _one_alive(self) -> _Probe:
+        """A process that waits, or a new one. One that ended while it waited is no fault of the next grammar's."""
+        with suppress(queue.Empty):
+            while not (probe := self._idle.get_nowait()).is_alive:
+                probe.close()
+            return probe
+        return _Probe()
 
     def close(self) -> None:
         """Ends the processes that wait."""

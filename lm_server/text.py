@@ -8,6 +8,10 @@ from typing import Any
 UNFINISHED = "\ufffd"
 # Some tokens decode differently behind others; this many are decoded again with each new one.
 CONTEXT_TOKENS = 6
+# Where more tokens than this make no whole character, what they begin with is none and never will be: a character has
+# four bytes at most, and a token that is text at least one.
+MOST_UNFINISHED = 16
+CHARACTER_TOKENS = 4
 
 
 class TextStream:
@@ -36,6 +40,8 @@ class TextStream:
         piece = self._decode_new()
         if piece and not piece.endswith(UNFINISHED):
             self._take(piece)
+        elif len(self._tokens) - self._read > MOST_UNFINISHED:
+            self._take_settled(piece)
         return self._send(len(self.text) - self._num_held())
 
     def finish(self, *, whole: bool = True) -> str:
@@ -55,16 +61,24 @@ class TextStream:
         is_cut = self._num_sent == len(self.text) > (self._ends[num_whole - 1] if num_whole else 0)
         return bisect_right(self._ends, self._ends[num_whole]) if is_cut else num_whole
 
-    def _decode_new(self) -> str:
+    def _decode_new(self, end: int | None = None) -> str:
         before = self._decode(self._tokens[self._context : self._read])
-        return self._decode(self._tokens[self._context :])[len(before) :]
+        return self._decode(self._tokens[self._context : end])[len(before) :]
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def _take(self, piece: str) -> None:
-        self._ends += [len(self.text) + len(piece)] * (len(self._tokens) - self._read)
-        self._read = len(self._tokens)
+    def _take_settled(self, piece: str) -> None:
+        """Takes of an unfinished piece what no later token can change: it is not decoded again with each of them."""
+        end = len(self._tokens) - CHARACTER_TOKENS
+        settled = self._decode_new(end)
+        if piece.startswith(settled):
+            self._take(settled, end)
+
+    def _take(self, piece: str, end: int | None = None) -> None:
+        end = len(self._tokens) if end is None else end
+        self._ends += [len(self.text) + len(piece)] * (end - self._read)
+        self._read = end
         self._context = max(self._read - CONTEXT_TOKENS, 0)
         searched = max(len(self.text) - max(map(len, self._stop), default=0), 0)
         self.text += piece

@@ -18,6 +18,7 @@ from PIL import Image
 from rpc.errors import InvalidArgument, RpcError, TooLarge
 from vision_server.settings import VideoLimits
 from vision_server.video_files import Container, container_of, is_whole
+from vision_server.video_tables import with_bounded_tables
 
 # FFmpeg's names of codecs, and of the decoders that read them.
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg")
@@ -132,6 +133,8 @@ def _opened(data: bytes) -> Iterator[tuple[Any, Any]]:
         raise InvalidArgument(_NO_VIDEO)
     if not is_whole(data, container):
         raise InvalidArgument(_DAMAGED)
+    if container is Container.MP4:
+        data = with_bounded_tables(data)
     try:
         with av.open(io.BytesIO(data), format=container.value, options=_options(container)) as opened:
             yield opened, _video_stream(opened)

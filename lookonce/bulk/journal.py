@@ -18,6 +18,7 @@ from lookonce.bulk.work import Done, Row
 
 SUFFIX = ".journal"
 FORMAT = 1
+BEGINNING = b'{"journal"'
 DIGEST_BYTES = 16
 
 
@@ -100,7 +101,7 @@ class Journal:
         header = self._file.readline()
         if not header.endswith(b"\n"):
             # New, or killed within its very first line; anything else of that shape is not ours to write over.
-            if header and not header.startswith(b'{"journal"'):
+            if not header.startswith(BEGINNING[: len(header)]):
                 raise self._damaged(1)
             self._file.truncate(0)
             self._file.write(_encoded({"journal": FORMAT, "asked": asked}))

@@ -1,8 +1,8 @@
 """`AsyncClient`: every call over httpx's async transport."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,6 @@ from lookonce.client.retries import Retries, async_retrying
 from lookonce.client.transport import (
     ANSWER_S,
     DEFAULT_SERVER,
-    FAILURES,
     PROBE_S,
     READY_S,
     Place,
@@ -140,39 +139,32 @@ class AsyncClient:
         return await async_retrying(self._retries)(self._once, call) if call.retried else await self._once(call)
 
     async def _once(self, call: Call[Value]) -> Value:
-        with self._translated(call):
+        with self._place.translated(call):
             response = await self._http.request(**self._place.arguments(call))
         return value(response, call)
 
     async def _stream(self, call: Call[Answers]) -> AsyncGenerator[Event, None]:
         response: httpx.Response = await async_retrying(self._retries)(self._begin, call)
         try:
-            with self._translated(call):
-                async for event in _events(response.aiter_lines()):
+            with self._place.translated(call):
+                async for event in _events(response.aiter_bytes()):
                     yield event
         finally:
             await response.aclose()
 
     async def _begin(self, call: Call[Answers]) -> httpx.Response:
-        with self._translated(call):
+        with self._place.translated(call):
             response = await self._http.send(self._http.build_request(**self._place.arguments(call)), stream=True)
             if response.is_error:
                 await response.aread()
         check_stream(response)
         return response
 
-    @contextmanager
-    def _translated(self, call: Call[Any]) -> Iterator[None]:
-        try:
-            yield
-        except FAILURES as exc:
-            raise self._place.failure(exc, call) from exc
 
-
-async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:
+async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     events = Events()
-    async for line in lines:
-        if (event := events.take(line)) is not None:
+    async for piece in pieces:
+        for event in events.feed(piece):
             yield event
     events.check_ended()
 

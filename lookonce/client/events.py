@@ -1,9 +1,10 @@
-"""A stream of /v1/answers, line by line, to values. Pure.
+"""A stream of /v1/answers, as its bytes come, to values. Pure.
 
 Server-sent events as the gateway writes them: `data: ` and a JSON object, an empty line, and `data: [DONE]` at the end.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from lookonce.client import replies
@@ -17,7 +18,7 @@ Event = Delta | Answer | Done
 
 
 class Events:
-    """The lines of one stream.
+    """The events of one stream.
 
     Attributes:
         ended: The last line has come.
@@ -25,6 +26,17 @@ class Events:
 
     def __init__(self) -> None:
         self.ended = False
+        self._begun = b""
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """What the next bytes complete. Raises like `take`.
+
+        Lines end as the gateway ends them: a text may hold what ends one elsewhere, such as U+2028.
+        """
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            if (event := self.take(line.decode(errors="replace"))) is not None:
+                yield event
 
     def take(self, line: str) -> Event | None:
         """What a line says; None where it says nothing for anybody.

@@ -1,7 +1,6 @@
 """`Client`: every call over httpx's blocking transport."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,6 @@ from lookonce.client.retries import Retries, retrying
 from lookonce.client.transport import (
     ANSWER_S,
     DEFAULT_SERVER,
-    FAILURES,
     PROBE_S,
     READY_S,
     Place,
@@ -131,39 +129,31 @@ class Client:
         return retrying(self._retries)(self._once, call) if call.retried else self._once(call)
 
     def _once(self, call: Call[Value]) -> Value:
-        with self._translated(call):
+        with self._place.translated(call):
             response = self._http.request(**self._place.arguments(call))
         return value(response, call)
 
     def _stream(self, call: Call[Answers]) -> Generator[Event, None, None]:
         response = retrying(self._retries)(self._begin, call)
         try:
-            with self._translated(call):
-                yield from _events(response.iter_lines())
+            with self._place.translated(call):
+                yield from _events(response.iter_bytes())
         finally:
             response.close()
 
     def _begin(self, call: Call[Answers]) -> httpx.Response:
-        with self._translated(call):
+        with self._place.translated(call):
             response = self._http.send(self._http.build_request(**self._place.arguments(call)), stream=True)
             if response.is_error:
                 response.read()
         check_stream(response)
         return response
 
-    @contextmanager
-    def _translated(self, call: Call[Any]) -> Iterator[None]:
-        try:
-            yield
-        except FAILURES as exc:
-            raise self._place.failure(exc, call) from exc
 
-
-def _events(lines: Iterator[str]) -> Iterator[Event]:
+def _events(pieces: Iterator[bytes]) -> Iterator[Event]:
     events = Events()
-    for line in lines:
-        if (event := events.take(line)) is not None:
-            yield event
+    for piece in pieces:
+        yield from events.feed(piece)
     events.check_ended()
 
 

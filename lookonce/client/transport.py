@@ -1,6 +1,8 @@
 """What both transports share: how a call goes onto the wire, and what httpx says in our words. Sends nothing."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,7 +76,15 @@ class Place:
             arguments["headers"] = {**self.headers, "Content-Type": "application/octet-stream"}
         return arguments
 
-    def failure(self, exc: Exception, call: Call[Any]) -> ClientError:
+    @contextmanager
+    def translated(self, call: Call[Any]) -> Iterator[None]:
+        """What httpx raises within leaves as one of our errors."""
+        try:
+            yield
+        except FAILURES as exc:
+            raise self._failure(exc, call) from exc
+
+    def _failure(self, exc: Exception, call: Call[Any]) -> ClientError:
         """The error that something of httpx's stands for."""
         if not is_url(self.server):
             return BadUrl(f"nothing answers at {self.server}: check the URL, it is not http://HOST:PORT")

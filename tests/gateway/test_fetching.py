@@ -23,12 +23,14 @@ class Host:
     Attributes:
         port: Where it listens.
         asked: The heads of all requests.
+        connections: How many were made.
         replies: By path, what is written back.
         endless: Written again and again after the reply to /endless.
     """
 
     port: int
     asked: list[str] = field(default_factory=list)
+    connections: int = 0
     replies: dict[str, bytes] = field(default_factory=dict)
 
     def url(self, path: str, name: str = "pictures.example") -> str:
@@ -55,6 +57,7 @@ async def hosting() -> AsyncIterator[Host]:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        host.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 host.asked.append(head.decode())
@@ -235,6 +238,27 @@ async def test_a_name_is_looked_up_once(host: Host) -> None:
         assert await fetcher.fetch(host.url("/a.png"), PARAM) == PICTURE
 
 
+async def test_names_at_one_address_share_nothing(host: Host) -> None:
+    """A connection that was made for one name is not used for another, and no cookie goes from one to the next."""
+    host.replies["/a.png"] = ok(PICTURE, "Set-Cookie: whose=pictures\r\n")
+    async with fetching(host) as fetcher:
+        await fetcher.fetch(host.url("/a.png"), PARAM)
+        await fetcher.fetch(host.url("/a.png", "eu.cdn.example"), PARAM)
+    assert host.connections == 2
+    assert "ookie" not in host.asked[1]
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".cdn.example", "a..cdn.example"])
+async def test_a_name_that_cannot_be_one_is_refused(host: Host, name: str) -> None:
+    """A part of a name that is too long or empty is the client's fault, and nothing is asked."""
+    fetcher = Fetcher(FetchSettings((f"*.cdn.example:{host.port}",)))
+    try:
+        assert (await refusal(fetcher, host.url("/a.png", name))).code == "image_url_failed"
+    finally:
+        await fetcher.close()
+    assert not host.asked
+
+
 @pytest.mark.parametrize("path", ["/large", "/endless"])
 async def test_a_large_image_is_given_up(host: Host, path: str) -> None:
     """One over the limit, and one that never ends, are 413."""
@@ -270,7 +294,7 @@ async def test_a_dead_host_is_told(host: Host) -> None:
 NOT_PUBLIC = """
 0.0.0.0 10.0.0.1 100.64.0.1 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1 192.0.0.1 192.0.2.1 192.168.0.1
 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 240.0.0.1 255.255.255.255
-:: ::1 fe80::1 fe80::1%eth0 fc00::1 fd12:3456::1 ff02::1 2001:db8::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1
+:: ::1 ::7f00:1 fec0::1 fe80::1 fe80::1%eth0 fc00::1 fd12:3456::1 ff02::1 2001:db8::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1
 64:ff9b::7f00:1 64:ff9b::a00:1 2002:7f00:1:: 2002:a9fe:a9fe:: 2001:0:4136:e378:8000:63bf:80ff:fffe
 localhost 127.1 2130706433
 """
@@ -303,3 +327,17 @@ async def test_a_url_in_a_request_is_fetched_and_encoded(host: Host, start_line:
     assert line.vision.encoded == [PICTURE]
     refused = await line.post("/v1/answers", {"images": ["https://other.example/"], "questions": [{"text": "what?"}]})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "images[0]")
+
+
+async def test_the_fetched_frames_of_a_video_are_bounded_together(host: Host, start_line: StartLine) -> None:
+    """A list of many small pictures is given up as soon as they are too much for one video."""
+    host.replies["/a.png"] = ok(PICTURE)
+    limits = FetchSettings((f"pictures.example:{host.port}",), image_bytes=50, video_bytes=100)
+    line = await start_line(fetch=limits)
+    service = line.app.state.service
+    await service.fetcher.close()
+    service.fetcher = Fetcher(limits, resolving(*[["127.0.0.1"]] * 9), lambda address: True)
+    part = {"type": "video", "video": [host.url("/a.png")] * 9}
+    refused = await line.post("/v1/chat/completions", {"messages": [{"role": "user", "content": [part]}]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (413, "messages[0].content[0].video[3]")
+    assert len(host.asked) == 4

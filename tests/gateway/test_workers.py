@@ -3,13 +3,14 @@
 import asyncio
 import socket
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.deadline import Deadline
 from gateway.language import LanguageWorkers
 from protos import language_pb2, language_pb2_grpc
-from rpc.errors import Unavailable
+from rpc.errors import InvalidArgument, Unavailable
 from rpc.server import GrpcServer
 from tests.gateway.fakes import FakeLanguage
 
@@ -58,3 +59,34 @@ async def test_a_worker_that_is_down_is_told_of_soon() -> None:
     finally:
         await workers.close()
     assert time.monotonic() - began < 8
+
+
+async def test_a_refused_request_leaves_nothing_behind() -> None:
+    """Whoever watched whether its worker falls silent has ended with it, also where nobody waits for it any more."""
+    server, fake = GrpcServer((SERVICE,), max_message_bytes=1 << 20), FakeLanguage()
+    language_pb2_grpc.add_LanguageServiceServicer_to_server(fake, server.server)  # type: ignore[no-untyped-call]
+    address = f"127.0.0.1:{await server.start('127.0.0.1:0')}"
+    workers = LanguageWorkers([address, f"127.0.0.1:{free_port()}"], 1 << 20)
+    hanging = asyncio.Event()
+
+    async def hang(_: object) -> AsyncIterator[language_pb2.GenerateEvent]:
+        hanging.set()
+        await asyncio.sleep(60)
+        yield language_pb2.GenerateEvent()
+
+    try:
+        await ask(workers)
+        before = asyncio.all_tasks()
+        fake.error = InvalidArgument("no")
+        with pytest.raises(InvalidArgument):
+            await ask(workers)
+        fake.error, fake.script = None, hang
+        leaving = asyncio.create_task(ask(workers))
+        await hanging.wait()
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        await asyncio.wait_for(fake.cancelled.wait(), 5)
+        assert not [task for task in asyncio.all_tasks() - before if "silent" in repr(task.get_coro())]
+    finally:
+        await workers.close()
+        await server.drain(0)

@@ -9,7 +9,9 @@ import pytest
 import pytest_asyncio
 
 from lm_server.constraints import MAX_CHARACTERS, Constraint, read_constraint
+from lm_server.grammar_text import grammar_text
 from lm_server.grammars import MAX_COMPILING, Grammar, GrammarLibrary
+from lm_server.probing import ParserLimits, Probes
 from protos import language_pb2
 from rpc.errors import InvalidArgument, Overloaded
 from tests.lm_server.workshop import Workshop
@@ -160,3 +162,17 @@ def test_data_in_a_schema_refers_to_nothing() -> None:
     """A constant that looks like a reference is not one."""
     text = '{"const": {"$ref": "https://a.b/c"}}'
     assert read_constraint(language_pb2.Constraint(json_schema=text), 3) == Constraint("json_schema", (text,))
+
+
+def test_a_process_that_was_killed_while_it_waited_is_replaced() -> None:
+    """The next grammar is tried by another one, and not refused for what it has no part in."""
+    probes, grammar = Probes(ParserLimits(), 5.0), grammar_text(Constraint("regex", ("[ab]+",)))
+    try:
+        assert probes.complaint(grammar) == ""
+        probe = probes._idle.get()
+        probe._process.kill()
+        probe._process.wait()
+        probes._idle.put(probe)
+        assert probes.complaint(grammar) == ""
+    finally:
+        probes.close()

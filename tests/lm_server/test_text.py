@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from lm_server.text import TextStream
 from tests.lm_server.workshop import Workshop
 
+# Tokens of one byte each, none of them a whole character.
+BROKEN = range(94, 188)
+
 
 def stream(workshop: Workshop, tokens: list[int], *stop: str) -> tuple[list[str], TextStream]:
     """The pieces of a stream over the tokens."""
@@ -29,11 +32,23 @@ def test_pieces_make_what_the_tokenizer_decodes(one_workshop: Workshop, text: st
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.integers(0, 300), max_size=30))
+@given(st.lists(st.integers(0, 300), max_size=30) | st.lists(st.sampled_from(BROKEN), min_size=20, max_size=60))
 def test_any_tokens_make_what_the_tokenizer_decodes(one_workshop: Workshop, tokens: list[int]) -> None:
     """So do any tokens, broken characters included."""
     pieces, _ = stream(one_workshop, tokens)
     assert "".join(pieces) == one_workshop.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def test_what_is_no_character_does_not_pile_up(one_workshop: Workshop) -> None:
+    """An answer of replacement characters alone streams, and is not decoded from its beginning with each token."""
+    tokens = list(one_workshop.prompts.encode_text("\ufffd" * 100))
+    text, decoded = TextStream(one_workshop.tokenizer), []
+    decode = text._decode
+    text._decode = lambda some: (decoded.append(len(some)), decode(some))[1]  # type: ignore[method-assign,func-returns-value]
+    pieces = [text.push(token) for token in tokens]
+    assert "".join([*pieces, text.finish()]) == "\ufffd" * 100
+    assert len("".join(pieces)) > 80
+    assert max(decoded) < 40
 
 
 def test_unfinished_characters_are_held(one_workshop: Workshop) -> None:

@@ -32,18 +32,25 @@ def video(
     codec: str = "libx264rgb",
     pixels: str = "rgb24",
     rate: int = 4,
+    sound_samples: int = 0,
     **options: str,
 ) -> bytes:
-    """A video file of the frames; without further words one that holds every pixel as it is."""
+    """A video file of the frames; without further words one that holds every pixel as it is, and no sound."""
     lossless = {"crf": "0"} if codec == "libx264rgb" else {}
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options=options) as output:
         stream: Any = output.add_stream(codec, rate=rate, options=lossless)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
+        heard: Any = output.add_stream("pcm_s16le", rate=48_000, layout="mono") if sound_samples else None
         for frame in frames:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         output.mux(stream.encode(None))
+        if heard is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, sound_samples), np.int16), format="s16", layout="mono")
+            silence.sample_rate = 48_000
+            output.mux(heard.encode(silence))
+            output.mux(heard.encode(None))
     return buffer.getvalue()
 
 

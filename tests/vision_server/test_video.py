@@ -1,6 +1,7 @@
 """Video files: the frames that were drawn come out, and what is no whole video within the limits is refused."""
 
 import io
+import struct
 from typing import Any
 
 import av
@@ -135,6 +136,32 @@ def test_limits_are_kept(limits: dict[str, Any], kind: type[Exception], match: s
     """A file over a limit on bytes, pixels, frames or seconds is refused before it is decoded, naming the limit."""
     with pytest.raises(kind, match=match):
         look(video(FRAMES), VideoLimits(**limits))
+
+
+def claiming(kind: str, samples: int) -> bytes:
+    """A small video whose tables say that so many samples of one byte follow each other; or one in fragments."""
+    if kind == "trun":
+        data = bytearray(video(FRAMES, codec="libx264", pixels="yuv420p", movflags="frag_keyframe+empty_moov"))
+        struct.pack_into(">I", data, data.index(b"trun") + 8, samples)
+        return bytes(data)
+    data = bytearray(video(FRAMES))
+    struct.pack_into(">II", data, data.index(b"stsz") + 8, 1, samples)
+    struct.pack_into(">I", data, data.index(b"stsc") + 16, samples)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["stsz", "trun"])
+def test_a_small_file_that_claims_many_samples_is_refused(kind: str) -> None:
+    """FFmpeg would reserve memory for each of them before a frame is counted."""
+    with pytest.raises(InvalidArgument, match="more samples than the limit of 1000000"):
+        look(claiming(kind, 1_000_001))
+
+
+def test_a_video_with_uncompressed_sound_is_read() -> None:
+    """Its sound has a sample for each point in time, more than any table of pictures may have."""
+    data = video(FRAMES, "mov", sound_samples=1_000_001)
+    assert look(data) == Footage(12, 4.0)
+    assert all(np.array_equal(*pair) for pair in zip(read(data, *range(12)), FRAMES, strict=True))
 
 
 def test_other_codecs_are_refused() -> None:

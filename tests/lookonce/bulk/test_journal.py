@@ -56,9 +56,10 @@ def test_a_line_that_was_being_written_is_cut_off(tmp_path: Path, left: int) -> 
     assert (tmp_path / "j").read_bytes() == whole + b'{"key":"c","rows":[{"x":5}]}\n'
 
 
-def test_killed_within_the_first_line_it_begins_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", [b'{"journal":1,"as', b'{"jo'])
+def test_killed_within_the_first_line_it_begins_anew(tmp_path: Path, begun: bytes) -> None:
     """A header that is not whole holds nothing yet."""
-    (tmp_path / "j").write_bytes(b'{"journal":1,"as')
+    (tmp_path / "j").write_bytes(begun)
     with Journal(tmp_path / "j", ASKED) as journal:
         journal.add("a", Done([{"x": 1}]))
         assert rows_of(journal, "a") == [1]

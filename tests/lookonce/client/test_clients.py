@@ -315,6 +315,15 @@ def test_a_stream_is_pieces_answers_and_an_end(kind: str) -> None:
     assert server.body()["stream"] is True
 
 
+def test_what_ends_a_line_elsewhere_ends_none_in_a_stream(kind: str) -> None:
+    """Separators that JSON does not escape stay within the text that they are part of."""
+    text = "a\u2028b\u2029c\x85d"
+    found = use(
+        kind, Server(stream(json.dumps(DELTA | {"delta": text}, ensure_ascii=False))), lambda c: c.stream("img_1", "a?")
+    )
+    assert found == [Delta(1, "b", text)]
+
+
 def test_a_stream_may_be_refused_or_retried_before_it_begins(kind: str) -> None:
     """What comes in place of a stream is an error like any other."""
     server = Server(refuses(503, retry_after="0"), stream(WHOLE, LAST))
