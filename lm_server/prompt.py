@@ -169,6 +169,10 @@ class PromptBuilder:
         return tuple(kept)
 
 
+# A hidden text's place: whose nonce, and which of its texts.
+_HIDDEN = re.compile("\ue000([0-9a-f]{16}):(\\d+)\ue001")
+
+
 class _Mask:
     """Hides special tokens that a user typed from the search for those that the template wrote.
 
@@ -181,7 +185,6 @@ class _Mask:
         # Nobody outside can guess it, so nobody can type it.
         self._nonce = secrets.token_hex(8)
         self._typed: list[str] = []
-        self._masked = re.compile(f"\ue000{self._nonce}:(\\d+)\ue001")
 
     def mask(self, text: str) -> str:
         hidden = self._special.sub(self._hide, text)
@@ -189,7 +192,11 @@ class _Mask:
         return hidden[: begun.start()] + self._hide(begun) if begun else hidden
 
     def unmask(self, text: str) -> str:
-        return self._masked.sub(lambda match: self._typed[int(match.group(1))], text)
+        return _HIDDEN.sub(self._show, text)
+
+    def _show(self, match: re.Match[str]) -> str:
+        nonce, number = match.groups()
+        return self._typed[int(number)] if nonce == self._nonce else match.group()
 
     def _hide(self, match: re.Match[str]) -> str:
         self._typed.append(match.group())
