@@ -1,6 +1,7 @@
 """The command line: its commands, and how their errors are told.
 
-What needs torch is imported only by the command that needs it, so that --help and `ask` come at once.
+What needs torch, and what only `doctor` needs, is imported only by the command that needs it: --help and `ask` come at
+once, and a worker holds none of it.
 """
 
 import importlib.metadata
@@ -26,7 +27,6 @@ from lookonce import (
 )
 from lookonce.bulk_options import Token
 from lookonce.client import DEFAULT_SERVER
-from lookonce.doctor.examination import Targets, examine, report
 from lookonce.errors import ChildDied, LookonceError, Stopped
 from lookonce.kinds import read_addresses
 from lookonce.models import DEMO, DEMO_DIR, model_dir, on_hub
@@ -149,6 +149,8 @@ def doctor(
 
     Exit status 1 if anything fails. Without any option the gateway on this machine is asked.
     """
+    from lookonce.doctor.examination import Targets, examine, report
+
     try:
         peers = PeerSettings(peer_cert, peer_key, peer_ca, peer_tokens_file)
     except ValueError as exc:

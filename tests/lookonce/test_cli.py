@@ -27,11 +27,12 @@ def test_the_version_is_told() -> None:
     ],
 )
 def test_what_needs_no_model_imports_no_torch(command: list[str]) -> None:
-    """Help and questions come at once: neither torch nor transformers is imported."""
+    """Help and questions come at once, a worker stays small: no torch, no transformers, nothing of `doctor`."""
+    absent = {"torch", "transformers", "lookonce.doctor.examination"}
     script = (
         "import sys\nfrom lookonce.cli import main\n"
         f"sys.argv = ['lookonce', *{command!r}, *{['--server', 'http://127.0.0.1:1'] if 'ask' in command else []!r}]\n"
-        "try:\n    main()\nfinally:\n    print('loaded', sorted({'torch', 'transformers'} & set(sys.modules)))"
+        f"try:\n    main()\nfinally:\n    print('loaded', sorted({absent} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=100, check=False
