@@ -109,6 +109,7 @@ async def create_answers(request: Request, body: AnswersRequest) -> Response:
 
 async def _answer(service: Service, tenant: str, body: AnswersRequest, deadline: Deadline) -> Response:
     check_answers(body, service.settings.limits)
+    service.language.require_room(tenant, len(body.questions))
     references = [parse_shown(url, f"images[{place}]") for place, url in enumerate(body.images)]
     model = await service.check_model(body.model)
     adapter = await service.adapter(model)

@@ -1,9 +1,11 @@
 """The application: its routes, what surrounds them, and what it opens and closes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from gateway import adapters, answers, chat, handlers, moderations, openapi, playground, stats, status, uploads
 from gateway.door import Door
@@ -28,6 +30,13 @@ ROUTERS = (
     playground.router,
 )
 DESCRIPTION = "Look once, ask many: questions about images, answered by a vision and a language half."
+
+
+def _asking() -> Mapping[str, BaseRoute]:
+    """The routes that ask a language worker, by path."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    paths = (chat.ROUTE, answers.ROUTE, moderations.ROUTE)
+    return {route.path: route for route in routes if route.path in paths}
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -62,7 +71,14 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         app.include_router(router)
     handlers.install(app)
     openapi.install(app)
-    app.add_middleware(Door, tenants=tenants, rates=Rates(settings.rates), limits=settings.limits)
+    app.add_middleware(
+        Door,
+        tenants=tenants,
+        rates=Rates(settings.rates),
+        limits=settings.limits,
+        asking=_asking(),
+        require_room=lambda tenant: app.state.service.language.require_room(tenant),
+    )
     app.add_middleware(Timed, metrics=metrics)
     app.add_middleware(Named)
     app.add_middleware(Traced)

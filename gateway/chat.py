@@ -37,6 +37,7 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
 
 async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: Deadline) -> Response:
     check_chat(body, service.settings.limits)
+    service.language.require_room(tenant, body.n or 1)
     references = image_references(body)
     model = await service.check_model(body.model)
     adapter = await service.adapter(model)

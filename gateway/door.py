@@ -1,18 +1,19 @@
 """What every request passes before it reaches a route: whose it is, whether there is room, and its whole body."""
 
 import asyncio
-import contextlib
+from collections.abc import Callable, Mapping
 
-from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ApiError, BodyTooLarge, Busy, TimedOut, TooOften
+from gateway.errors import ApiError, BodyTooLarge, Busy, TimedOut, TooOften, Unauthorized, api_error
 from gateway.handlers import error_response
 from gateway.playground import ASSETS
 from gateway.rates import Rates
 from gateway.settings import Limits
 from gateway.tenant import PUBLIC, Tenants
+from rpc.errors import Overloaded
 from rpc.places import Places
 
 # /health is asked by whoever restarts processes, who has no token and must not be turned away; the page's files by a
@@ -24,39 +25,83 @@ RETRY_AFTER_S = 1.0
 
 
 class Door:
-    """Admits requests: sets `state.tenant`, and hands the application a body that is there as a whole."""
+    """Admits requests: sets `state.tenant`, and hands the application a body that is there as a whole.
 
-    def __init__(self, app: ASGIApp, tenants: Tenants, rates: Rates, limits: Limits) -> None:
+    Args:
+        asking: The routes that take a place in a language worker's queue, by path.
+        require_room: Raises `rpc.errors.Overloaded` where no queue has a place for this tenant.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        tenants: Tenants,
+        rates: Rates,
+        limits: Limits,
+        asking: Mapping[str, BaseRoute],
+        require_room: Callable[[str], None],
+    ) -> None:
         self._app = app
         self._rates = rates
         self._tenants = tenants
         self._limits = limits
+        self._asking = asking
+        self._require_room = require_room
         self._inside = Places(limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        is_open = scope["path"] in OPEN_PATHS
-        try:
-            authorization = Headers(scope=scope).get("authorization")
-            tenant = scope.setdefault("state", {})["tenant"] = PUBLIC if is_open else self._tenants.of(authorization)
-            if not is_open and (wait_s := self._rates.take(tenant)):
-                raise TooOften("this tenant has asked too often; see Retry-After", retry_after_s=wait_s)
-            if not is_open and not self._inside.has_room(tenant):
-                raise Busy("too many requests are in work", retry_after_s=RETRY_AFTER_S)
-        except ApiError as error:
-            await _refuse(error)(scope, receive, send)
-            return
-        await self._inside_of(tenant, scope, receive, send)
+        elif scope["path"] in OPEN_PATHS:
+            await self._open(scope, receive, send)
+        else:
+            await self._admit(scope, receive, send)
 
-    async def _inside_of(self, tenant: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Nobody has shown a token: a body, which these routes have no use for, is not read."""
+        scope.setdefault("state", {})["tenant"] = PUBLIC
+        has_body = _has_body(Headers(scope=scope))
+        await self._app(scope, _after(b"", receive), _closing(send) if has_body else send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        try:
+            tenant = scope.setdefault("state", {})["tenant"] = self._tenants.of(headers.get("authorization"))
+        except Unauthorized as error:
+            await error_response(error)(scope, receive, _closing(send))
+            return
+        try:
+            self._check_room(scope, tenant)
+        except ApiError as error:
+            # The rest of a body may never end.
+            is_over = await _thrown_away(headers, receive)
+            await error_response(error)(scope, receive, send if is_over else _closing(send))
+            return
+        await self._inside_of(tenant, headers, scope, receive, send)
+
+    def _check_room(self, scope: Scope, tenant: str) -> None:
+        """Raises `ApiError` for one request too many, of which nothing was read yet but its head."""
+        if wait_s := self._rates.take(tenant):
+            raise TooOften("this tenant has asked too often; see Retry-After", retry_after_s=wait_s)
+        if not self._inside.has_room(tenant):
+            raise Busy("too many requests are in work", retry_after_s=RETRY_AFTER_S)
+        route = self._asking.get(scope["path"]) if scope["method"] == "POST" else None
+        if route is None:
+            return
+        try:
+            self._require_room(tenant)
+        except Overloaded as error:
+            # For the log and the metrics: no router sees it.
+            scope["route"] = route
+            raise api_error(error) from error
+
+    async def _inside_of(self, tenant: str, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         self._inside.take(tenant)
         try:
-            body = await read_body(Headers(scope=scope), receive, self._limits)
+            body = await read_body(headers, receive, self._limits)
         except ApiError as error:
-            await _refuse(error)(scope, receive, send)
+            await error_response(error)(scope, receive, _closing(send))
         else:
             if body is not None:
                 await self._app(scope, _after(body, receive), send)
@@ -64,11 +109,19 @@ class Door:
             self._inside.give_back(tenant)
 
 
-def _refuse(error: ApiError) -> Response:
-    """An error's reply, after which the connection closes: the rest of the body may never end."""
-    response = error_response(error)
-    response.headers["Connection"] = "close"
-    return response
+def _closing(send: Send) -> Send:
+    """A send after whose reply the connection closes: the rest of the body may never end."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["Connection"] = "close"
+        await send(message)
+
+    return closing
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0").strip("0") != "" or "transfer-encoding" in headers
 
 
 def _after(body: bytes, receive: Receive) -> Receive:
@@ -99,8 +152,7 @@ async def read_body(headers: Headers, receive: Receive, limits: Limits) -> bytes
     except TimeoutError as exc:
         raise TimedOut("the body did not arrive in time", code="body_timeout") from exc
     except BodyTooLarge:
-        if "expect" not in headers:
-            await _linger(receive)
+        await _thrown_away(headers, receive)
         raise
 
 
@@ -129,9 +181,16 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body is over the limit of {limit} bytes", code="body_too_large")
 
 
-async def _linger(receive: Receive) -> None:
-    """Throws away what still comes, for a while."""
-    with contextlib.suppress(TimeoutError):
+async def _thrown_away(headers: Headers, receive: Receive) -> bool:
+    """Throws away what still comes, for a while; whether that was all. Nothing where the client waits to be asked."""
+    if not _has_body(headers):
+        return True
+    if "expect" in headers:
+        return False
+    try:
         async with asyncio.timeout(LINGER_S):
-            while (await receive()).get("more_body", False):
+            while (message := await receive()).get("more_body", False):
                 pass
+    except TimeoutError:
+        return False
+    return bool(message["type"] == "http.request")

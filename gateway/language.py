@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
 
 from gateway.deadline import Deadline
+from gateway.fullness import Fullness
 from gateway.routing import bounded, least_loaded, rendezvous
 from gateway.workers import Routing, Workers
 from protos import language_pb2, language_pb2_grpc
 from rpc import traces
-from rpc.errors import NotFound, RpcError, Unavailable, Unpaired
+from rpc.errors import NO_ROOM, NotFound, Overloaded, RpcError, Unavailable, Unpaired
 from rpc.peers import PLAIN, Identity
 from rpc.request_ids import metadata
 
@@ -21,8 +23,21 @@ def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
     return language_pb2_grpc.LanguageServiceStub(opened)  # type: ignore[no-untyped-call]  # generated
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request: how it is sent over a worker's stub, whose it is, and how many places in a queue it takes."""
+
+    start: Callable[[Any], Any]
+    tenant: str
+    count: int
+
+
 class LanguageWorkers(Workers):
-    """Answers questions."""
+    """Answers questions.
+
+    Attributes:
+        fullness: Which of them have no room at the moment.
+    """
 
     def __init__(
         self,
@@ -32,6 +47,7 @@ class LanguageWorkers(Workers):
         routing: Routing | None = None,
     ) -> None:
         super().__init__("language", addresses, _stub, max_message_bytes, identity, routing)
+        self.fullness = Fullness()
 
     def order(self, image_id: str | None) -> tuple[str, ...]:
         """The workers for a request about an image: the one whose KV may hold it first, unless it has too much to do.
@@ -42,6 +58,22 @@ class LanguageWorkers(Workers):
             return least_loaded(self.addresses, self.running, self.weights)
         return bounded(rendezvous(image_id.encode(), self.addresses), self.running, self.weights)
 
+    def left(self, address: str) -> None:
+        """Forgets a worker that has left."""
+        super().left(address)
+        self.fullness.freed(address)
+
+    def require_room(self, tenant: str, count: int = 1) -> None:
+        """Checks that some worker may have room for so many questions of a tenant, as far as they have told.
+
+        Raises:
+            Overloaded: each of those that are well has just said that it has none.
+        """
+        well = [address for address in self.addresses if self.well_since(address) is not None]
+        error = self.fullness.refusal(well, tenant, count)
+        if error is not None:
+            raise Overloaded(error.message, error.reason, error.retry_after_s)
+
     def generate(
         self, request: language_pb2.GenerateRequest, image_id: str | None, deadline: Deadline
     ) -> AsyncGenerator[language_pb2.GenerateEvent, None]:
@@ -50,11 +82,12 @@ class LanguageWorkers(Workers):
         Raises:
             RpcError: while it is iterated.
         """
-        return self._events(
-            self.order(image_id),
+        call = _Call(
             lambda stub: stub.Generate(request, timeout=deadline.left_s(), metadata=metadata()),
-            deadline,
+            request.tenant,
+            request.n or 1,
         )
+        return self._events(self.order(image_id), call, deadline)
 
     def answer(
         self, request: language_pb2.AnswerRequest, image_id: str | None, deadline: Deadline
@@ -64,11 +97,12 @@ class LanguageWorkers(Workers):
         Raises:
             RpcError: while it is iterated.
         """
-        return self._events(
-            self.order(image_id),
+        call = _Call(
             lambda stub: stub.Answer(request, timeout=deadline.left_s(), metadata=metadata()),
-            deadline,
+            request.tenant,
+            len(request.questions),
         )
+        return self._events(self.order(image_id), call, deadline)
 
     async def forget(self, image_id: str, tenant: str, deadline: Deadline) -> None:
         """Has every worker forget what it keeps of a deleted image. One that was never paired keeps nothing.
@@ -111,14 +145,12 @@ class LanguageWorkers(Workers):
         """Whether a request that one worker did not finish can be asked of another."""
         return len(self.addresses) > 1
 
-    async def _events(
-        self, order: Sequence[str], start: Callable[[Any], Any], deadline: Deadline
-    ) -> AsyncGenerator[Any, None]:
+    async def _events(self, order: Sequence[str], call: _Call, deadline: Deadline) -> AsyncGenerator[Any, None]:
         """Events of one call, begun again elsewhere when a worker was unavailable before its first event."""
         *early, last = self.attempts(order)
         for address in early:
             with self.busy(address):
-                reading = _Reading(self, address, start(self.stub(address)))
+                reading = _Reading(self, address, call)
                 try:
                     event = await reading.next()
                 except Unavailable:
@@ -134,7 +166,7 @@ class LanguageWorkers(Workers):
                 return
         await self.until_connected(last, deadline.left_s())
         with self.busy(last):
-            reading = _Reading(self, last, start(self.stub(last)))
+            reading = _Reading(self, last, call)
             async with aclosing(reading.all(None)) as events:
                 async for each in events:
                     yield each
@@ -150,10 +182,13 @@ def _count_usage(event: Any) -> None:
 class _Reading:
     """One call's events. It ends where its worker falls silent while another one is well."""
 
-    def __init__(self, workers: LanguageWorkers, address: str, call: Any) -> None:
+    def __init__(self, workers: LanguageWorkers, address: str, asked: _Call) -> None:
         self._workers = workers
         self._address = address
-        self._call = call
+        self._asked = asked
+        self._call = asked.start(workers.stub(address))
+        # Its worker took it in, as far as is known.
+        self._has_places = True
         self._is_silent = False
         # Its worker answered, and what came of it is not taken down yet.
         self._is_answered = False
@@ -172,8 +207,13 @@ class _Reading:
             self._is_answered = False
             if not self._is_silent:
                 self._workers.note(self._address, error)
+            if isinstance(error, Overloaded) and error.reason == NO_ROOM:
+                self._has_places = False
+                self._workers.fullness.refused(self._address, self._asked.tenant, self._asked.count, error)
             raise
         self._is_answered = True
+        if event is not None and event.WhichOneof("event") != "delta":
+            self._workers.fullness.freed(self._address)
         return event
 
     async def _next(self) -> Any:
@@ -202,6 +242,8 @@ class _Reading:
 
     def close(self) -> None:
         """Ends the call."""
+        if self._has_places:
+            self._workers.fullness.freed(self._address)
         if self._is_answered:
             self._is_answered = False
             self._workers.note(self._address, None)

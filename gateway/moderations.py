@@ -130,6 +130,7 @@ class _Asker:
 
     async def _ask(self, asked: Pass) -> Passed:
         service, deadline = self._service, self._deadline
+        service.language.require_room(self._tenant, len(asked.policies))
 
         def ask(images: Sequence[RequestImage]) -> AsyncGenerator[language_pb2.AnswerEvent, None]:
             request = asked.request(images, self._tenant, self._policies.system)

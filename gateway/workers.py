@@ -82,7 +82,11 @@ class Workers:
 
         names = Names(addresses, self._routing.resolve)
         watch = Watch(half, self._routing.clock)
-        self._members = Members(watch, names, connect, settings.resolve_s, self._ejections.forget)
+        self._members = Members(watch, names, connect, settings.resolve_s, self.left)
+
+    def left(self, address: str) -> None:
+        """Forgets a worker that has left."""
+        self._ejections.forget(address)
 
     async def close(self) -> None:
         """Closes every channel; calls that run are cancelled."""

@@ -26,7 +26,7 @@ from lm_server.sequence import Sequence as EngineSequence
 from lm_server.steps import Plan, Run
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
-from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
+from rpc.errors import NO_ROOM, Internal, InvalidArgument, Overloaded, RpcError, Unavailable
 from rpc.heartbeat import Pulse
 from rpc.places import Places
 
@@ -96,7 +96,8 @@ class Engine:
     def check_room(self, num_questions: int, tenant: str = "") -> None:
         """Raises `Overloaded` where so many more questions of this tenant would not be taken now."""
         if not self._pending.has_room(tenant, num_questions):
-            raise Overloaded(f"{self._pending.num_taken} questions are being answered already", retry_after_s=1.0)
+            error = f"{self._pending.num_taken} questions are being answered already"
+            raise Overloaded(error, NO_ROOM, retry_after_s=1.0)
 
     def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Ticket]:
         """Takes questions of one tenant in, all or none.

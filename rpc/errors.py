@@ -23,6 +23,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "lookonce"
 DETAILS_KEY = "grpc-status-details-bin"
+# The reason of an Overloaded that says: no place in the queue, for this tenant and so many questions.
+NO_ROOM = "NO_ROOM"
 
 
 class RpcError(Exception):

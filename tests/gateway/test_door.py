@@ -103,3 +103,12 @@ async def test_request_over_the_bound_is_told_to_come_back(small: Line) -> None:
     assert (await small.client.get("/health")).status_code == 200
     go_on.set()
     assert (await first).json()["choices"][0]["message"]["content"] == "late"
+
+
+@pytest.mark.parametrize("request_line", [b"GET /health", b"POST /health", b"GET /", b"GET /docs"])
+async def test_a_body_that_needs_no_token_is_not_read(small: Line, request_line: bytes) -> None:
+    """What is open to everybody answers without waiting for a body that never comes, and closes the connection."""
+    for announced in (b"Content-Length: 9000", b"Transfer-Encoding: chunked"):
+        reply = await raw(small, request_line + b" HTTP/1.1\r\nHost: x\r\n" + announced + b"\r\n\r\n")
+        assert reply.startswith((b"HTTP/1.1 200", b"HTTP/1.1 405"))
+        assert b"connection: close" in reply.lower()
