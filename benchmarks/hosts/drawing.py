@@ -17,7 +17,11 @@ def draw(found: Hosts, path: Path) -> Path:
     several = max(load.pictures for load in loads)
     questions = _middle_questions(loads)
     panels = [
-        ("one picture, by its tokens", "tokens", [load for load in loads if load.pictures == 1]),
+        (
+            "one new picture, by its tokens",
+            "tokens",
+            [load for load in loads if load.pictures == 1 and load.questions == questions],
+        ),
         (
             f"{several} new pictures at once, by their tokens",
             "tokens",
