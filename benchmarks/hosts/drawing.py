@@ -65,7 +65,5 @@ def _panel(axes: Any, found: Hosts, loads: list[Load], name: str) -> None:
     axes.axhline(1, color="black", linestyle="--", linewidth=1, label=ONE)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda mbit, _: f"{mbit:g}"))
-    axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     axes.set_xlabel("Mbit/s (points measured, lines expected)")
     axes.legend(fontsize="small")
