@@ -11,6 +11,7 @@ from cache.entry import BytesLike
 from cache.errors import StoreUnavailable
 from cache.metrics import BREAKER_OPEN, STORE_BYTES, STORE_ERRORS, STORE_SECONDS
 from cache.store import Head, Store, StoreLimits, check_size
+from cache.traffic import Traffic, counted
 from rpc import traces
 
 logger = logging.getLogger(__name__)
@@ -20,8 +21,9 @@ Result = TypeVar("Result")
 class GuardedStore:
     """A `Store` around another: adds the deadline, the breaker and the count of failures.
 
-    An operation that takes long is waited for only as long as the store answers a ping meanwhile: a large value may be
-    slow, and a hung server or a black-holed network is given up within a second.
+    An operation that takes long is waited for only as long as the store answers a ping meanwhile, or bytes of one
+    operation or another move: a large value may be slow, and the queue of a slow link holds up a ping as well. A hung
+    server or a black-holed network is given up within a second.
     """
 
     def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,6 +33,7 @@ class GuardedStore:
         self._breaker = Breaker(limits.breaker_failures, limits.breaker_cooldown_s, clock)
         self._probe: asyncio.Task[bool] | None = None
         self._recovery: asyncio.Task[None] | None = None
+        self._traffic = Traffic()
         BREAKER_OPEN.set_function(lambda: not self._breaker.is_closed)
 
     @property
@@ -97,12 +100,13 @@ class GuardedStore:
         return result
 
     async def _watched(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """The call's result. Raises TimeoutError, the breaker open, where it is late and a ping is not answered."""
-        task = asyncio.ensure_future(call())
+        """The call's result. Raises TimeoutError, the breaker open, where it is late and nothing comes of a ping."""
+        with counted(self._traffic):
+            task = asyncio.ensure_future(call())
         try:
             while not task.done():
                 await asyncio.wait((task,), timeout=self._limits.suspect_s)
-                if not task.done() and not await self._answers_ping():
+                if not task.done() and not await self._lives():
                     self._breaker.trip()
                     self._recover()
                     raise TimeoutError
@@ -126,6 +130,11 @@ class GuardedStore:
                 self._succeeded()
             else:
                 self._breaker.fail()
+
+    async def _lives(self) -> bool:
+        """Whether the store answers a ping now, or anything moves between it and us while it is asked."""
+        before = self._traffic.positions()
+        return await self._answers_ping() or self._traffic.has_moved(before)
 
     async def _answers_ping(self) -> bool:
         """Whether the store answers a ping now; those who ask at once share one."""

@@ -18,6 +18,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.exceptions import ConnectionError as NoConnection
 
+from cache.traffic import join, unacknowledged_bytes
+
 PIECE_BYTES = 1024 * 1024
 # Shorter values take redis-py's own way, and are bytes.
 LARGE_BYTES = 64 * 1024
@@ -26,7 +28,11 @@ Opened = tuple[asyncio.Transport, asyncio.BaseProtocol]
 
 
 class ValueReader(asyncio.StreamReader):
-    """A stream reader that can also have the socket write to memory of the caller's."""
+    """A stream reader that can also have the socket write to memory of the caller's.
+
+    Attributes:
+        num_received: Bytes that have come.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit=LARGE_BYTES, loop=loop)
@@ -35,6 +41,7 @@ class ValueReader(asyncio.StreamReader):
         # What is left to be filled of the caller's memory, and who is told when it is full; empty at other times.
         self._left = memoryview(b"")
         self._full: asyncio.Future[None] | None = None
+        self.num_received = 0
 
     async def readinto(self, target: memoryview) -> None:
         """Fills `target` with the next bytes. Raises `asyncio.IncompleteReadError` where the stream ends before."""
@@ -57,6 +64,7 @@ class ValueReader(asyncio.StreamReader):
 
     def received(self, num_bytes: int) -> None:
         """So many bytes were received in `room()`."""
+        self.num_received += num_bytes
         if not self._left:
             self.feed_data(self._spare[:num_bytes])
             return
@@ -112,11 +120,39 @@ class ValueParser(_AsyncRESP2Parser):
         return value
 
 
+class _Way:
+    """One opened connection, counted: what has come, and what of that sent has arrived."""
+
+    def __init__(self, transport: asyncio.Transport, reader: ValueReader) -> None:
+        self._transport = transport
+        self._reader = reader
+        self._sent = 0
+        self._most = 0
+
+    def send(self, num_bytes: int) -> None:
+        """So many bytes are being sent now, for whoever counts in this task."""
+        self._sent += num_bytes
+        join(self)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that have come, and those sent that have arrived; never fewer than before."""
+        self._most = max(self._most, self._reader.num_received + self._sent - self._left_bytes())
+        return self._most
+
+    def _left_bytes(self) -> int:
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or (descriptor := sock.fileno()) < 0:
+            return self._sent
+        return self._transport.get_write_buffer_size() + unacknowledged_bytes(descriptor)
+
+
 class _LargeValues(AbstractConnection):
     """What the three kinds of connection have in common."""
 
     _reader: asyncio.StreamReader | None
     _writer: asyncio.StreamWriter | None
+    _way: _Way
 
     async def _open(self, connect: Callable[[Callable[[], _Protocol]], Awaitable[Opened]]) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
@@ -128,6 +164,7 @@ class _LargeValues(AbstractConnection):
             # Only what the socket did not take of one piece is ever copied. Under TLS everything is, and asyncio's
             # flow control never lets go at a limit of 0.
             transport.set_write_buffer_limits(high=0)
+        self._way = _Way(transport, reader)
         self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
         return transport
 
@@ -138,7 +175,9 @@ class _LargeValues(AbstractConnection):
         for part in command:
             view = memoryview(part)
             for start in range(0, len(view), PIECE_BYTES):
-                writer.write(view[start : start + PIECE_BYTES])
+                piece = view[start : start + PIECE_BYTES]
+                self._way.send(len(piece))
+                writer.write(piece)
                 await writer.drain()
 
 

@@ -60,12 +60,16 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry. `data`: its bytes, where they were read or made; `encoded`: it was made just now."""
+    """An entry. `data`: its bytes, where they were read or made; `encoded`: it was made just now.
+
+    `expires_at`: until when its image's id can be used, where that is known without asking the store.
+    """
 
     header: Header
     entry_bytes: int
     data: BytesLike | None
     encoded: bool
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,7 @@ class Images:
             found = await self._find(place)
             if found is None:
                 return await self._encode(place, image, is_new=True)
-            await self._renew(place, image)
-            return found
+            return await self._renewed(place, found, image)
 
         try:
             found, started = await self._flights.join(place.entry, work)
@@ -181,6 +184,7 @@ class Images:
     async def close(self) -> None:
         """Ends all work in progress, and the threads that did it."""
         await self._flights.close()
+        await self._leases.close()
         await asyncio.to_thread(self._pipeline.close)
 
     def _place(self, tenant: str, image_id: str) -> _Place:
@@ -225,24 +229,27 @@ class Images:
         async with self._leases.turn(place.lease, lambda: self._find(place)) as found:
             if found is None:
                 return await self._encode_here(place, image, is_new=is_new)
-        if is_new:
-            await self._renew(place, image)
-        return found
+        return await self._renewed(place, found, image) if is_new else found
 
     async def _encode_here(self, place: _Place, image: bytes, *, is_new: bool) -> Found:
         data = await self._pipeline.entry(place.entry, image)
-        keeping: list[Awaitable[None]] = [self._library.keep(place.entry, data, self._times.entry_ttl_s)]
+        keeping: list[Awaitable[int | None]] = [self._keep(place.entry, data, self._times.entry_ttl_s)]
         if is_new:
-            keeping.append(self._library.keep(place.original, image, self._times.original_ttl_s))
-        await asyncio.gather(*keeping)
+            keeping.append(self._keep(place.original, image, self._times.original_ttl_s))
+        _, *expires_at = await asyncio.gather(*keeping)
         header = decode_header(data, len(data), expected_key=place.entry, expected_fingerprint=self._form.fingerprint)
-        return Found(header, len(data), data, encoded=True)
+        return Found(header, len(data), data, encoded=True, expires_at=expires_at[0] if expires_at else None)
 
-    async def _renew(self, place: _Place, image: bytes) -> None:
+    async def _keep(self, key: str, value: BytesLike, ttl_s: float) -> int | None:
+        """Keeps a value, and when it expires where the store took it: a look at it would be one more way there."""
+        return int(time.time() + ttl_s) if await self._library.keep(key, value, ttl_s) else None
+
+    async def _renewed(self, place: _Place, found: Found, image: bytes) -> Found:
         """Keeps the original bytes once more when they are gone or half of their time is over."""
         left_s = await self._library.ttl_s(place.original)
         if left_s is None or left_s < self._times.original_ttl_s / 2:
-            await self._library.keep(place.original, image, self._times.original_ttl_s)
+            return replace(found, expires_at=await self._keep(place.original, image, self._times.original_ttl_s))
+        return replace(found, expires_at=int(time.time() + left_s))
 
     async def _record(self, place: _Place, found: Found, *, cached: bool) -> ImageRecord:
         header = found.header
@@ -254,7 +261,7 @@ class Images:
             num_tokens=header.num_tokens,
             grid=header.grid,
             created=header.created,
-            expires_at=await self._expires_at(place),
+            expires_at=await self._expires_at(place) if found.expires_at is None else found.expires_at,
             entry_bytes=found.entry_bytes,
             cached=cached,
             video=header.video,

@@ -37,6 +37,7 @@ class Leases:
         self._store = store if lease_s > 0 else None
         self._lease_s = lease_s
         self._token = secrets.token_hex(8).encode()
+        self._releasing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def turn(self, key: str, find: Callable[[], Awaitable[Found | None]]) -> AsyncIterator[Found | None]:
@@ -57,7 +58,14 @@ class Leases:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            await self._release(self._store, key)
+            # Whoever asked for the image does not wait for it: on a link with a delay it takes two ways there and back.
+            releasing = asyncio.create_task(self._release(self._store, key))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+
+    async def close(self) -> None:
+        """Returns when every lease is given back that is over."""
+        await asyncio.gather(*self._releasing, return_exceptions=True)
 
     async def _wait(
         self, store: Store, key: str, find: Callable[[], Awaitable[Found | None]]

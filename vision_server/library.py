@@ -99,8 +99,8 @@ class Library:
             return None
         return None if head is None else head.ttl_s
 
-    async def keep(self, key: str, value: BytesLike, ttl_s: float) -> None:
-        """Keeps a value in the store, or here where the store does not take it. Never raises."""
+    async def keep(self, key: str, value: BytesLike, ttl_s: float) -> bool:
+        """Keeps a value in the store, or here where the store does not take it; whether it did. Never raises."""
         try:
             was_refused = not await self._store.put(key, value, ttl_s)
         except StoreUnavailable:
@@ -110,8 +110,9 @@ class Library:
         else:
             if not was_refused:
                 self._local.delete(key)
-                return
+                return True
         self._local.put(key, Aside(bytes(value), was_refused), memoryview(value).nbytes, ttl_s)
+        return False
 
     async def forget(self, *keys: str) -> bool:
         """Forgets values; whether there was one. Raises `Unavailable` where the store cannot be told to."""

@@ -17,7 +17,11 @@ def draw(found: Hosts, path: Path) -> Path:
     several = max(load.pictures for load in loads)
     questions = _middle_questions(loads)
     panels = [
-        ("one picture, by its tokens", "tokens", [load for load in loads if load.pictures == 1]),
+        (
+            "one new picture, by its tokens",
+            "tokens",
+            [load for load in loads if load.pictures == 1 and load.questions == questions],
+        ),
         (
             f"{several} new pictures at once, by their tokens",
             "tokens",
@@ -61,7 +65,5 @@ def _panel(axes: Any, found: Hosts, loads: list[Load], name: str) -> None:
     axes.axhline(1, color="black", linestyle="--", linewidth=1, label=ONE)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda mbit, _: f"{mbit:g}"))
-    axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     axes.set_xlabel("Mbit/s (points measured, lines expected)")
     axes.legend(fontsize="small")

@@ -136,10 +136,11 @@ class Hosts:
         """What one picture takes: its encoding as measured alone, and the rest of its time on one host."""
         encoding = next(one for one in self.encodings if one.tokens == tokens)
         encode_s = median(encoding.seconds)
-        whole_s = self.point(ONE, 0, Load(tokens, questions, 1)).median_last_s
+        whole = self.point(ONE, 0, Load(tokens, questions, 1))
         entry_bytes = encoding.packed_bytes if packed else encoding.entry_bytes
-        answer_s = max(whole_s - encode_s, 0.0)
-        return Parts(encode_s, answer_s, encoding.file_bytes, entry_bytes + encoding.file_bytes)
+        answer_s = max(whole.median_last_s - encode_s, 0.0)
+        first_s = max(whole.median_first_s - encode_s, 0.0)
+        return Parts(encode_s, answer_s, encoding.file_bytes, entry_bytes + encoding.file_bytes, first_s)
 
 
 def measure(plan: Plan, link: Link, found: Hosts, step: Callable[[str], None]) -> None:
@@ -187,14 +188,18 @@ class _Run:
         for _ in range(self.plan.repeats):
             self._encode()
             for load in self.plan.alone():
+                # Beside each other, so that what changes in the course of a run changes both.
                 self._visit(ONE, 0, load, self.one.gateways[0])
-            for rate in self.plan.rates_mbit:
-                self.link.set_rate(rate)
-                for load in self.plan.loads:
-                    for system, gateway in self._systems(load):
-                        self._visit(system, rate, load, gateway)
+                if load in self.plan.loads:
+                    self._at_every_rate(load)
             for each in (self.one, self.two):
                 each.forget()
+
+    def _at_every_rate(self, load: Load) -> None:
+        for rate in self.plan.rates_mbit:
+            self.link.set_rate(rate)
+            for system, gateway in self._systems(load):
+                self._visit(system, rate, load, gateway)
 
     def _systems(self, load: Load) -> Iterator[tuple[str, str]]:
         plain, packed = self.two.gateways
@@ -252,7 +257,11 @@ def _packing_s(entry: Entry) -> float:
 def loads_of(
     tokens: Sequence[int], questions: Sequence[int], pictures: int, middle: tuple[int, int]
 ) -> tuple[Load, ...]:
-    """One picture of every size, several at once of every size, and several of the middle size with more questions."""
+    """One picture of every size, several at once of every size, and the middle size with other numbers of questions.
+
+    Those are asked about several pictures, and the smallest of them about one as well.
+    """
     middle_tokens, middle_questions = middle
     sizes = [Load(size, middle_questions, count) for count in (1, pictures) for size in tokens]
-    return tuple(dict.fromkeys([*sizes, *(Load(middle_tokens, count, pictures) for count in questions)]))
+    more = [Load(middle_tokens, min(questions), 1), *(Load(middle_tokens, count, pictures) for count in questions)]
+    return tuple(dict.fromkeys([*sizes, *more]))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from benchmarks.hosts.asking import Load
-from benchmarks.hosts.expected import LEAST_MBIT, crossing_mbit, measured_crossing_mbit
+from benchmarks.hosts.expected import LEAST_MBIT, TIE, crossing_mbit, measured_crossing_mbit
 from benchmarks.hosts.measuring import ONE, PACKED, TWO, Hosts, Point
 
 
@@ -25,10 +25,19 @@ def measured_ratios(found: Hosts, system: str, load: Load, *, first: bool = Fals
     )
 
 
-def expected_ratio(found: Hosts, load: Load, mbit: float) -> float:
-    """The same of the last answer, from what each part takes."""
+def expected_ratio(found: Hosts, load: Load, mbit: float, *, first: bool = False) -> float:
+    """The same from what each part takes."""
+    expected_s = expected_seconds(found, load, mbit, first=first)
+    if first:
+        return expected_s / found.point(ONE, 0, load).median_first_s
+    return expected_s / found.parts(load.tokens, load.questions).one_host_s(load.pictures)
+
+
+def expected_seconds(found: Hosts, load: Load, mbit: float, *, first: bool = False) -> float:
+    """Two hosts' time from what each part takes."""
     parts = found.parts(load.tokens, load.questions)
-    return parts.two_hosts_s(load.pictures, mbit, found.delay_s) / parts.one_host_s(load.pictures)
+    seconds = parts.two_hosts_first_s if first else parts.two_hosts_s
+    return seconds(load.pictures, mbit, found.delay_s)
 
 
 def _seconds(point: Point, first: bool) -> float:
@@ -88,20 +97,23 @@ def _times(found: Hosts) -> Iterator[str]:
     rates = sorted({point.mbit for point in found.points if point.mbit})
     for first, what in ((True, "a picture's first answer begins"), (False, "everything is answered")):
         yield from (f"## Seconds until {what}", "")
+        yield f"Measured (expected), at so many Mbit/s; **bold** where more than {TIE:.0%} faster than one host."
+        yield ""
         yield f"| pictures | tokens | questions | {ONE} | {' | '.join(f'{rate:g} Mbit/s' for rate in rates)} |"
         yield "|" + "---:|" * (4 + len(rates))
         for load in measured_loads(found):
             alone = _seconds(found.point(ONE, 0, load), first)
-            ratios = measured_ratios(found, TWO, load, first=first)
-            cells = " | ".join(
-                f"{'**' if ratio < 1 else ''}{alone * ratio:.2f}{'**' if ratio < 1 else ''}" for _, ratio in ratios
-            )
-            yield f"| {load.pictures} | {load.tokens} | {load.questions} | {alone:.2f} | {cells} |"
+            cells = [
+                _cell(ratio * alone, expected_seconds(found, load, mbit, first=first), is_best=ratio < 1 - TIE)
+                for mbit, ratio in measured_ratios(found, TWO, load, first=first)
+            ]
+            yield f"| {load.pictures} | {load.tokens} | {load.questions} | {alone:.2f} | {' | '.join(cells)} |"
         yield ""
 
 
-def _cell(seconds: float, *, is_best: bool) -> str:
-    return f"**{seconds:.2f}**" if is_best else f"{seconds:.2f}"
+def _cell(seconds: float, expected_s: float, *, is_best: bool) -> str:
+    mark = "**" if is_best else ""
+    return f"{mark}{seconds:.2f}{mark} ({expected_s:.2f})"
 
 
 def _compression(found: Hosts) -> Iterator[str]:

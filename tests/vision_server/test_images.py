@@ -47,6 +47,18 @@ async def test_an_image_tells_its_sizes(model: Path, server: Server) -> None:
         assert (await worker.fetch(image.image_id))[0] == stored
 
 
+async def test_a_new_image_costs_four_ways_to_the_store(model: Path, server: Server) -> None:
+    """Is it there, the lease, is it there now, and both puts at once: nothing else is asked before the answer."""
+
+    def asked(operation: str) -> float:
+        return counted("lookonce_store_seconds_count", operation=operation)
+
+    async with running(model, server.url) as worker:
+        before = asked("head"), asked("put_if_absent"), asked("put")
+        await worker.encode(png(9))
+        assert (asked("head"), asked("put_if_absent"), asked("put")) == (before[0] + 2, before[1] + 1, before[2] + 2)
+
+
 async def test_twenty_askers_cause_one_encoding(model: Path, server: Server) -> None:
     """Twenty concurrent calls with one new image cause exactly one encoding, and one of them is the miss."""
     async with running(model, server.url) as worker:
