@@ -1,4 +1,6 @@
-"""vLLM's AsyncLLM as this package uses it. The one module that imports vLLM; all of it belongs to one event loop.
+"""vLLM's AsyncLLM as this package uses it, all of it on one event loop.
+
+Nothing else imports vLLM, but for what its own workers import: `vllm_worker`, `vllm_deepstack`.
 
 VllmDead      vLLM's processes are gone
 VllmRefused   vLLM does not take a request
@@ -131,7 +133,13 @@ class VllmClient:
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(**arguments), stat_loggers=[lambda config, engine_index=0: usage]
         )
+        self._has_stages = int(arguments.get("pipeline_parallel_size", 1)) > 1
         self._tether = Tether(child.pid for child in multiprocessing.active_children() if child.pid)
+
+    async def prepare(self) -> None:
+        """Makes it ready for questions; to be awaited once, before the first."""
+        if self._has_stages:
+            await self._llm.collective_rpc("make_stage_room")
 
     async def ask(
         self,

@@ -171,7 +171,9 @@ class VllmEngine:
         self._loop.close()
 
     async def _open(self) -> VllmClient:
-        return self._open_client(self._half.arguments, self.pulse, self._usage)
+        client = self._open_client(self._half.arguments, self.pulse, self._usage)
+        await client.prepare()
+        return client
 
     async def _watch(self) -> None:
         """Notes the end of vLLM's processes also while nothing is asked."""

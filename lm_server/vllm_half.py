@@ -4,6 +4,7 @@ What cannot be served the same as by the whole model is refused here, by name, b
 """
 
 import dataclasses
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,10 @@ from lm_server.settings import LanguageSettings
 from lm_server.vllm_options import read_options
 from lm_server.vllm_view import language_view
 
-# Held against the whole model in tests/vllm. In Qwen3-VL the tower's DeepStack layers go in at the first language
-# layers, and vLLM without a tower drops them.
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+# Held against the whole model in tests/vllm.
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+# For families with DeepStack and for several stages, which vLLM does not serve so by itself.
+WORKER_EXTENSION = "lm_server.vllm_worker.WorkerExtension"
 # vLLM's kernels for CPUs take multiples of this.
 BLOCK_TOKENS = 32
 # Settings that only the built-in engine has a use for.
@@ -82,39 +84,48 @@ def examine(settings: LanguageSettings) -> VllmHalf:
     _check_served(description, settings)
     dtype = resolve_dtype(model_dir, settings.dtype, Half.LANGUAGE)
     options = read_options(settings.vllm_args)
-    workers = int(options.get("tensor_parallel_size", 1)) * int(options.get("pipeline_parallel_size", 1))
+    parts, stages = (int(options.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
     block = int(options.get("block_size", BLOCK_TOKENS))
     # One block is vLLM's own.
-    blocks = settings.kv_bytes * workers // (kv_bytes_per_token(description.config, dtype) * block) - 1
+    blocks = settings.kv_bytes // (kv_bytes_per_token(description.config, dtype, parts, stages) * block) - 1
     context = min(description.context_tokens, blocks * block, int(options.get("max_model_len", 1 << 62)))
     if context < 1:
         raise EngineUnusable("kv_bytes is too small for one block of tokens")
     report = _report(model_dir, description.name)
     view = tempfile.TemporaryDirectory(prefix="lookonce-vllm-")
-    own = {"model": str(language_view(model_dir, report.shards, Path(view.name))), "max_model_len": context}
+    own: dict[str, Any] = {
+        "model": str(language_view(model_dir, report.shards, Path(view.name))),
+        "max_model_len": context,
+    }
+    if description.num_deepstack or stages > 1:
+        own["worker_extension_cls"] = WORKER_EXTENSION
     return VllmHalf(
         description=dataclasses.replace(description, context_tokens=context),
         dtype=dtype,
         report=report,
         arguments=_arguments(settings, dtype) | _lora(settings) | options | own,
         context_tokens=context,
-        kv_bytes=settings.kv_bytes * workers,
+        kv_bytes=settings.kv_bytes * parts * stages,
         view=view,
     )
 
 
-def kv_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Bytes of keys and values that a token takes over all layers."""
+def kv_bytes_per_token(config: Any, dtype: torch.dtype, parts: int = 1, stages: int = 1) -> int:
+    """Bytes of keys and values of a token in that worker of vLLM's which has most of them.
+
+    `stages` share the layers, and `parts` the heads of each, of which every worker has one at least.
+    """
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * dtype.itemsize)
+    layers, heads = math.ceil(text.num_hidden_layers / stages), math.ceil(text.num_key_value_heads / parts)
+    return int(2 * layers * heads * head_dim * dtype.itemsize)
 
 
 def _check_served(description: ModelDescription, settings: LanguageSettings) -> None:
     if description.family not in FAMILIES:
         raise EngineUnusable(
-            f"--engine vllm does not serve {description.family}: without a vision tower vLLM leaves DeepStack features "
-            f"out, and answers would differ from the whole model's; it serves {', '.join(FAMILIES)}"
+            f"--engine vllm does not serve {description.family}, which it was not held against the whole model for; it "
+            f"serves {', '.join(FAMILIES)}"
         )
     defaults = {field.name: field.default for field in dataclasses.fields(LanguageSettings)}
     for name in BUILT_IN:

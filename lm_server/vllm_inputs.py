@@ -84,12 +84,17 @@ def prompt_of(
     spans = work.prompt.images
     asked: dict[str, Any] = {"prompt_token_ids": folded(work.prompt), "cache_salt": work.tenant or "public"}
     if spans:
-        merged = [embeddings[span.image.image_id].merged for span in spans]
+        rows = torch.cat([_rows(embeddings[span.image.image_id]) for span in spans]).to(dtype)
         names = [f"{work.fingerprint}:{span.image.image_id}:{marks.of(span.image.image_id)}" for span in spans]
         grids = torch.tensor([span.image.grid for span in spans])
-        asked["multi_modal_data"] = {"image": {"image_embeds": torch.cat(merged).to(dtype), "image_grid_thw": grids}}
+        asked["multi_modal_data"] = {"image": {"image_embeds": rows, "image_grid_thw": grids}}
         asked["multi_modal_uuids"] = {"image": names}
     return asked
+
+
+def _rows(embedding: ImageEmbedding) -> torch.Tensor:
+    """[tokens, (1 + DeepStack layers) x H]: as vLLM's own towers leave it."""
+    return torch.cat((embedding.merged, *embedding.deepstack), dim=1)
 
 
 def folded(prompt: Prompt) -> list[int]:

@@ -46,6 +46,9 @@ class FakeClient:
         self.is_dead = False
         self.num_expanded = 0
 
+    async def prepare(self) -> None:
+        """It is ready."""
+
     async def ask(
         self, prompt: Mapping[str, Any], sampling: Mapping[str, Any], form: Any = None, adapter: Any = None
     ) -> AsyncGenerator[Any, None]:

@@ -55,19 +55,46 @@ def test_the_context_is_cut_to_what_the_memory_holds(model_dir: Path) -> None:
     small = settings(model_dir, kv_bytes=5 * 32 * token_bytes)
     assert examine(small).context_tokens == 4 * 32
     assert examine(small).arguments["max_model_len"] == 4 * 32
-    wide = settings(model_dir, kv_bytes=5 * 32 * token_bytes, vllm_args='{"pipeline_parallel_size": 3}')
-    assert examine(wide).context_tokens == 14 * 32
-    assert examine(wide).kv_bytes == 15 * 32 * token_bytes
     assert examine(settings(model_dir)).context_tokens == 8192
     with pytest.raises(EngineUnusable, match="kv_bytes is too small"):
         examine(settings(model_dir, kv_bytes=1000))
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe"])
-def test_families_with_deepstack_are_refused_by_name(family: str, tmp_path: Path) -> None:
-    """Without a tower vLLM drops DeepStack features and would answer wrongly."""
-    with pytest.raises(EngineUnusable, match=f"does not serve {family}: .*DeepStack"):
-        examine(settings(make(family, tmp_path)))
+@pytest.mark.parametrize(
+    ("options", "blocks", "workers"),
+    [
+        ('{"pipeline_parallel_size": 3}', 15, 3),
+        ('{"pipeline_parallel_size": 2}', 7, 2),
+        ('{"tensor_parallel_size": 2}', 5, 2),
+    ],
+    ids=["stages", "uneven-stages", "a-head-for-two"],
+)
+def test_the_context_is_what_the_fullest_of_vllms_workers_holds(
+    model_dir: Path, options: str, blocks: int, workers: int
+) -> None:
+    """Of three layers two stages share out two and one, and one key/value head is kept whole by both of two workers."""
+    kv_bytes = 5 * 32 * 2 * 3 * 1 * 32 * 4
+    half = examine(settings(model_dir, kv_bytes=kv_bytes, vllm_args=options))
+    assert half.context_tokens == (blocks - 1) * 32
+    assert half.kv_bytes == workers * kv_bytes
+
+
+def test_our_extension_is_in_vllms_workers_where_it_is_needed(model_dir: Path, tmp_path: Path) -> None:
+    """For DeepStack, and for several stages; any other model has vLLM's workers as they are."""
+    assert "worker_extension_cls" not in examine(settings(model_dir)).arguments
+    staged = examine(settings(model_dir, vllm_args='{"pipeline_parallel_size": 2}'))
+    deep = examine(settings(make("qwen3_vl", tmp_path, wide_heads=True)))
+    for half in (staged, deep):
+        assert half.arguments["worker_extension_cls"] == "lm_server.vllm_worker.WorkerExtension"
+
+
+def test_a_family_that_was_not_held_against_the_whole_model_is_refused(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the built-in engine learns to serve is not handed to vLLM by that."""
+    monkeypatch.setattr("lm_server.vllm_half.FAMILIES", ("qwen2_vl",))
+    with pytest.raises(EngineUnusable, match=r"does not serve qwen2_5_vl.*it serves qwen2_vl"):
+        examine(settings(model_dir))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,18 @@ def test_embeddings_and_grids_go_in_order_with_every_question() -> None:
     assert image["image_grid_thw"].tolist() == [[1, 4, 4], [1, 2, 4]]
 
 
+def test_deepstack_features_stand_behind_the_merged_ones() -> None:
+    """Each token's row has the embedding first and then every DeepStack layer's features, in order."""
+    layers = tuple(torch.full((4, 8), value) for value in (3.0, 4.0))
+    shorter = tuple(layer[:2] for layer in layers)
+    deep = {
+        "img_1": ImageEmbedding(torch.full((4, 8), 1.0), layers),
+        "img_2": ImageEmbedding(torch.full((2, 8), 2.0), shorter),
+    }
+    rows = prompt_of(work(), deep, ImageMarks(), torch.float32)["multi_modal_data"]["image"]["image_embeds"]
+    assert rows[:, ::8].tolist() == [[1, 3, 4]] * 4 + [[2, 3, 4]] * 2
+
+
 def test_a_prompt_without_images_brings_none() -> None:
     """Text goes as tokens and the tenant's salt, and nothing else."""
     positions, after = rotary_positions(2, (), 2, VIDEO)

@@ -11,7 +11,7 @@ import pytest
 from protos import language_pb2_grpc
 from tests.deployment import Deployment, deploy, redis_server
 from tests.end_to_end.conftest import Served
-from tests.families import make
+from tests.families import FAMILIES, make
 from tests.lm_server.workshop import Workshop
 
 VLLM_PYTHON = Path(__file__).resolve().parents[2] / ".venv-vllm" / "bin" / "python"
@@ -28,7 +28,7 @@ def vllm_python() -> Path:
     return VLLM_PYTHON
 
 
-@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=FAMILIES)
 def served(
     request: pytest.FixtureRequest, vllm_python: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:

@@ -1,8 +1,6 @@
 """LoRA adapters in vLLM against PEFT's on the whole model."""
 
 import copy
-import json
-import subprocess
 import warnings
 from pathlib import Path
 
@@ -10,11 +8,11 @@ import peft
 import pytest
 import torch
 
-from tests.deployment import environment
 from tests.families import make
 from tests.families.oracle import Oracle
 from tests.lm_server.workshop import Workshop, ask, oracle_messages, picture
 from tests.vllm.answered import MAX_TOKENS
+from tests.vllm.asked import answers
 from tests.vllm.conftest import START_S
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -47,27 +45,16 @@ def test_answers_with_an_adapter_equal_the_whole_models(vllm_python: Path, tmp_p
     model = make("qwen2_vl", tmp_path / "model", wide_heads=True)
     shop = Workshop(model)
     whole = tuned(shop.oracle, tmp_path / "adapter")
-    questions, expected = [], []
+    expected = []
     for case in CASES:
-        prompt, images = shop.prompt(case), [picture(number) for number in case.pictures]
-        made = [shop.image(number)[1].merged.tolist() for number in case.pictures]
-        spans = [(span.image.image_id, span.image.grid, span.start) for span in prompt.images]
-        places = [[*span, rows] for span, rows in zip(spans, made, strict=True)]
-        questions.append({"tokens": prompt.tokens, "images": places})
-        asked = oracle_messages(case)
-        plain, with_it = (each.generate(asked, images, MAX_TOKENS).tokens for each in (shop.oracle, whole))
+        images = [picture(number) for number in case.pictures]
+        plain, with_it = (
+            each.generate(oracle_messages(case), images, MAX_TOKENS).tokens for each in (shop.oracle, whole)
+        )
         assert plain != with_it
         expected.append([list(plain), list(with_it), list(plain)])
-    file = tmp_path / "asked.json"
-    file.write_text(json.dumps({"model": str(model), "adapter": str(tmp_path / "adapter"), "questions": questions}))
-    told = subprocess.run(
-        [vllm_python, "-m", "tests.vllm.answered", str(file)],
-        check=True,
-        stdout=subprocess.PIPE,
-        env=environment(),
-        timeout=START_S,
-    ).stdout.splitlines()
-    found = json.loads(told[-1])
+    options = {"enable_lora": True, "max_lora_rank": 8}
+    found = answers(vllm_python, model, shop, CASES, tmp_path, options, tmp_path / "adapter").answers
     assert [[answer["tokens"] for answer in answers] for answers in found] == expected
     for plain_answer, with_adapter, again in found:
         assert plain_answer["cached"] == with_adapter["cached"] == 0 < again["cached"]
