@@ -1,14 +1,16 @@
 """Requests that come at a steady rate, whether or not earlier ones are answered."""
 
 import asyncio
+import itertools
 import time
 from dataclasses import dataclass
 
 import httpx
 
 TIMEOUT_S = 60.0
-# Answers are this long, so that capacity is the model's and not HTTP's.
-TOKENS = 1024
+# Answers are long, so that capacity is the model's and not HTTP's, and unlike, so that they do not end sixteen at a time: a
+# minute's figure would depend on whether one sixteen more ended within it.
+TOKENS = (512, 768, 1024, 1280, 1536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,11 @@ class Arrival:
     told: str = ""
 
 
-async def one(http: httpx.AsyncClient, tenant: str, image_id: str) -> Arrival:
-    """Asks one question with the tenant's token, which is its name."""
+async def one(http: httpx.AsyncClient, tenant: str, image_id: str, number: int) -> Arrival:
+    """Asks one question, the tenant's `number`-th, with the tenant's token, which is its name."""
     body = {
         "images": [f"image:{image_id}"],
-        "questions": [{"text": "What is this?", "max_tokens": TOKENS}],
+        "questions": [{"text": "What is this?", "max_tokens": TOKENS[number % len(TOKENS)]}],
         "temperature": 0,
     }
     began = time.monotonic()
@@ -61,12 +63,12 @@ def judge(response: httpx.Response) -> tuple[str, str]:
 async def closed_loop(http: httpx.AsyncClient, tenant: str, image_id: str, clients: int, seconds: float) -> float:
     """Answers a second to so many clients that each ask again as soon as they are answered."""
     end = time.monotonic() + seconds
-    began, answered = time.monotonic(), 0
+    began, answered, numbers = time.monotonic(), 0, itertools.count()
 
     async def client() -> None:
         nonlocal answered
         while time.monotonic() < end:
-            arrival = await one(http, tenant, image_id)
+            arrival = await one(http, tenant, image_id, next(numbers))
             # Not in one line: what is added to would be read before the wait.
             answered += arrival.verdict == "answered"
 
@@ -80,5 +82,5 @@ async def open_loop(http: httpx.AsyncClient, tenant: str, image_id: str, rate: f
     began = time.monotonic()
     for number in range(round(rate * seconds)):
         await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-        tasks.append(asyncio.create_task(one(http, tenant, image_id)))
+        tasks.append(asyncio.create_task(one(http, tenant, image_id, number)))
     return list(await asyncio.gather(*tasks))
