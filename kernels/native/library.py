@@ -21,8 +21,10 @@ _COMPILE_S = 120.0
 def library() -> ctypes.CDLL | None:
     """The library; None where it was not built, or this process cannot use it."""
     pool = _torch_threads()
+    if pool is None or torch.backends.cpu.get_cpu_capability() != "AVX512" or not SOURCE.is_file():
+        return None
     path = _path()
-    if pool is None or not path.is_file() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+    if not path.is_file():
         return None
     try:
         ctypes.CDLL(str(pool), mode=ctypes.RTLD_GLOBAL)
