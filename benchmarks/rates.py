@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from benchmarks.counting import Attention, Linear, Operation, Reading
 from kernels import keep_freed_memory
 from kernels.attention import attend
+from kernels.native import MAX_ROWS, Group, Range, SpanAttention, can_attend
 
 # Weights are taken in turn from more memory than a cache holds, as a model's layers are.
 ROTATED_BYTES = 128 << 20
@@ -142,8 +143,25 @@ def _own_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tens
     return attend(queries, keys, values, queries.shape[-1] ** -0.5, is_causal=is_causal)
 
 
+def _compiled_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_causal: bool) -> object:
+    if not can_attend(queries, keys, values):
+        return _own_attention(queries, keys, values, is_causal)
+    num_rows, num_keys = queries.shape[1], keys.shape[1]
+    before = num_keys - num_rows
+    groups = []
+    for first in range(0, num_rows, MAX_ROWS):
+        end = min(first + MAX_ROWS, num_rows)
+        seen = Range(first, end, 0, before + first + 1, 1) if is_causal else Range(first, end, 0, num_keys)
+        groups.append(Group(first, end, (seen,)))
+    return SpanAttention(groups)(queries, keys, values, queries.shape[-1] ** -0.5)
+
+
 # Another way is another line.
-ATTENTION_WAYS: Mapping[str, AttentionWay] = {"torch": _torch_attention, "ours": _own_attention}
+ATTENTION_WAYS: Mapping[str, AttentionWay] = {
+    "torch": _torch_attention,
+    "ours": _own_attention,
+    "compiled": _compiled_attention,
+}
 
 
 def _name(operation: Linear | Attention) -> str:

@@ -8,10 +8,13 @@ from torch import nn
 
 from kernels.attention import attend, attend_blocks
 from kernels.linear import GELU_TANH, SILU, Activation, make_linear
+from kernels.native import Group, Range, SpanAttention, can_attend
 from kernels.rotary import neighbours, rotate, rotation
 
 # So many rows go through a feed-forward part at a time: what lies between its products is several times as wide.
 MLP_ROWS = 512
+# So many rows of a head go over its keys at a time, where attention is compiled: they stay in a core's second cache.
+GROUP_ROWS = 384
 
 
 class TowerAttention(nn.Module):
@@ -39,7 +42,12 @@ class TowerAttention(nn.Module):
         qkv = self.qkv(hidden_states).view(num_rows, 3 * self._num_heads, -1)
         turned = rotate(qkv[:, : 2 * self._num_heads], rotation(*position_embeddings))
         queries, keys = turned.transpose(0, 1).chunk(2)
-        values = qkv[:, 2 * self._num_heads :].transpose(0, 1).contiguous()
+        values = qkv[:, 2 * self._num_heads :].transpose(0, 1)
+        if can_attend(queries, keys, values):
+            spans = SpanAttention(_groups(cu_seqlens.tolist()))
+            within: torch.Tensor = self.proj(spans(queries, keys, values, self._scale).transpose(0, 1).flatten(1))
+            return within
+        values = values.contiguous()
         # Two thirds of it are no longer needed.
         del qkv
         attended = self._within_segments(queries, keys, values, cu_seqlens.tolist())
@@ -66,6 +74,15 @@ def _blocks(rows: torch.Tensor, count: int) -> torch.Tensor:
     """[H, B·R, D] → [B, H, R, D]."""
     num_heads, num_rows, head_dim = rows.shape
     return rows.reshape(num_heads, count, num_rows // count, head_dim).transpose(0, 1)
+
+
+def _groups(ends: list[int]) -> list[Group]:
+    """Rows of segments that end at ends[1:], so many at a time; each sees its whole segment."""
+    return [
+        Group(first, min(first + GROUP_ROWS, end), (Range(first, min(first + GROUP_ROWS, end), start, end - start),))
+        for start, end in pairwise(ends)
+        for first in range(start, end, GROUP_ROWS)
+    ]
 
 
 def equal_runs(ends: list[int]) -> list[tuple[int, int, int]]:

@@ -5,15 +5,17 @@ look back at is read once for all of them: their queries become one matrix. The 
 log-sum-exp. Source: Hydragen, arXiv 2402.05099; Cascade inference, flashinfer.ai 2024-02-02.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from kernels.attention import Partial, attend, attend_many
+from kernels.native import SpanAttention, can_attend
 from lm_server.kv import KvMemory
 from lm_server.segments import Block
+from lm_server.spans import groups_of
 from lm_server.steps import Run
 
 NAME = "lookonce_segments"
@@ -57,16 +59,14 @@ class StepAttention:
     """
 
     def __init__(self, runs: Sequence[Run], memory: KvMemory) -> None:
-        self._memory = memory
-        placed = _place(runs)
+        self._runs, self._memory = runs, memory
         self._ends = {run.block.block_id: run.end for run in runs}
         self._rows = torch.cat(
             [torch.arange(memory.start(run.block) + run.start, memory.start(run.block) + run.end) for run in runs]
         )
-        self._short = [_ShortRuns(alike, memory) for alike in _alike(placed)]
-        self._long = [one for one in placed if one.run.num_rows > SHORT_RUN_ROWS]
-        depth = max((len(run.ancestors) for run in runs), default=0)
-        self._lookbacks = [lookback for index in range(depth) for lookback in self._level(placed, index)]
+        # Which way is taken is known once there are queries.
+        self._spans: SpanAttention | None = None
+        self._parts: _Parts | None = None
 
     def __call__(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
@@ -84,6 +84,28 @@ class StepAttention:
             [Hq, R, D], in the queries' dtype.
         """
         self._memory.write(layer, self._rows, keys, values)
+        if can_attend(queries, keys, values):
+            if self._spans is None:
+                self._spans = SpanAttention(groups_of(self._runs, self._memory, self._ends, torch.get_num_threads()))
+            return self._spans(queries, *self._memory.whole(layer), scale)
+        if self._parts is None:
+            self._parts = _Parts(self._runs, self._memory, self._ends)
+        return self._parts(layer, queries, scale)
+
+
+class _Parts:
+    """A step's attention by torch's operators: a block or a rectangle of short runs at a time, and then merged."""
+
+    def __init__(self, runs: Sequence[Run], memory: KvMemory, ends: Mapping[int, int]) -> None:
+        self._memory, self._ends = memory, ends
+        placed = _place(runs)
+        self._short = [_ShortRuns(alike, memory) for alike in _alike(placed)]
+        self._long = [one for one in placed if one.run.num_rows > SHORT_RUN_ROWS]
+        depth = max((len(run.ancestors) for run in runs), default=0)
+        self._lookbacks = [lookback for index in range(depth) for lookback in self._level(placed, index)]
+
+    def __call__(self, layer: int, queries: torch.Tensor, scale: float) -> torch.Tensor:
+        """What the rows of queries [Hq, R, D] attend to, of the same shape and dtype."""
         out = torch.empty(queries.shape, dtype=torch.float32, device=queries.device)
         lse = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
         for placed in self._long:

@@ -44,6 +44,10 @@ class KvMemory:
         keys, values = self._written(layer)
         return keys[:, start : start + num_tokens], values[:, start : start + num_tokens]
 
+    def whole(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [Hkv, T, D] of the layer's row; where nothing was written they may be anything."""
+        return self._written(layer)
+
     def gather(self, layer: int, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [N, Hkv, L, D] of the tokens [N, L] of the layer's row, copied."""
         num_runs, length = tokens.shape

@@ -113,7 +113,8 @@ class ModelRunner:
         product = self._lm_head(rows)
         self._adapters.add(product, rows, (self._head,))
         logits = product.float().cpu()
-        best = logits.argmax(-1).tolist()
+        # numpy looks for the highest several times as fast as torch.
+        best = logits.numpy().argmax(-1).tolist()
         places = {id(run): index for index, run in enumerate(runs)}
         found: dict[int, NextTokens] = {}
         start = 0

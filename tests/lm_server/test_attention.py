@@ -3,15 +3,26 @@
 import pytest
 import torch
 
-from tests.lm_server.workshop import Workshop, ask
+from lm_server import attention
+from tests.lm_server.workshop import MIXED, Workshop, ask
 
 TOKENS = 6
+
+
+def test_torch_s_operators_answer_alike(one_workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing compiled is used, mixed questions get the whole model's tokens."""
+    monkeypatch.setattr(attention, "can_attend", lambda *_: False)
+    with one_workshop.engine() as bench:
+        for case, told in zip(MIXED, bench.ask(MIXED, TOKENS), strict=True):
+            told.end()
+            assert told.tokens == one_workshop.expected(case, TOKENS).tokens
 
 
 def test_one_long_tail_does_not_make_the_short_ones_long(
     one_workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside a question far longer than the others, hardly more than the tails themselves is gathered."""
+    """By torch's operators, beside a question far longer than the others, hardly more than the tails is gathered."""
+    monkeypatch.setattr(attention, "can_attend", lambda *_: False)
     long_case = ask("a long tale of dogs and cats " * 60)
     cases = [long_case, *(ask(f"Question {number}?") for number in range(7))]
     gathered: list[int] = []

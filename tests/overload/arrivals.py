@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import httpx
 
 TIMEOUT_S = 60.0
-# Answers are long, so that capacity is the model's and not HTTP's, and unlike, so that they do not end sixteen at a time: a
-# minute's figure would depend on whether one sixteen more ended within it.
+# Answers are long, so that capacity is the model's and not HTTP's, and unlike, so that they do not end sixteen at a
+# time: a minute's figure would depend on whether one sixteen more ended within it.
 TOKENS = (512, 768, 1024, 1280, 1536)
 
 

@@ -1,0 +1,9 @@
+"""What is compiled, where a compiler is at hand: `python -m kernels.native` builds it, `make setup` runs that.
+
+Everything has another way in torch's own operators, which is taken where nothing was built, or another processor, dtype
+or C library is in use.
+"""
+
+from kernels.native.attention import MAX_ROWS, Group, Range, SpanAttention, can_attend
+
+__all__ = ["MAX_ROWS", "Group", "Range", "SpanAttention", "can_attend"]
