@@ -22,7 +22,7 @@ test: setup ## Every test
 	$(BIN)/python -m pytest
 
 test-vllm: setup ## The tests of vLLM as the engine, in the environment that bench-vllm makes
-	$(BIN)/python -m pytest tests/vllm tests/lm_server -k vllm
+	LOOKONCE_TEST_VLLM=1 $(BIN)/python -m pytest tests/vllm tests/lm_server -k vllm
 
 check: setup ## Format, lint, types, import order, generated code
 	$(BIN)/ruff format --check $(PACKAGES)
