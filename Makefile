@@ -24,7 +24,7 @@ test: setup ## Every test: two at a time, then those that have to be alone
 	$(BIN)/python -m pytest -m alone
 
 test-vllm: setup ## The tests of vLLM as the engine, in the environment that bench-vllm makes
-	$(BIN)/python -m pytest tests/vllm tests/lm_server -k vllm
+	LOOKONCE_TEST_VLLM=1 $(BIN)/python -m pytest tests/vllm tests/lm_server -k vllm
 
 check: setup ## Format, lint, types, import order, generated code
 	$(BIN)/ruff format --check $(PACKAGES)

@@ -8,11 +8,16 @@ import pytest
 
 from tests.cache.servers import Server
 from tests.deployment import Deployment, deploy, redis_server
+from tests.end_to_end.asking import MAX_TOKENS, Reply
 from tests.families import FAMILIES, make
-from tests.lm_server.workshop import Workshop
+from tests.lm_server.workshop import Case, Workshop, ask
 
 # The embedded server for every family; Debian's, where it is installed, for one family with DeepStack and one without.
 COMBINATIONS = [*((family, "valkey") for family in FAMILIES), ("qwen2_vl", "redis"), ("qwen3_vl", "redis")]
+
+# What every engine is asked.
+ONE_IMAGE, TWO_IMAGES = ask("What is this?", 11), ask("比较这两张图片。", 11, 12)
+CHOICES = ("yes", "no", "yes, certainly so", "a photograph of two dogs", "图片")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,12 @@ class Served:
     def model(self) -> str:
         """The name that the gateway gives the model."""
         return str(self.deployment.http.get("/v1/models").json()["data"][0]["id"])
+
+
+def agrees(reply: Reply, served: Served, case: Case) -> None:
+    """Fails unless the reply is the whole model's answer, token for token."""
+    expected = served.oracle.expected(case, MAX_TOKENS)
+    assert (reply.text, reply.num_tokens) == (expected.text, len(expected.tokens))
 
 
 @pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)

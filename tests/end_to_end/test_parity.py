@@ -4,7 +4,6 @@ import pytest
 
 from tests.end_to_end.asking import (
     MAX_TOKENS,
-    Reply,
     answers_body,
     chat,
     chat_streamed,
@@ -12,18 +11,10 @@ from tests.end_to_end.asking import (
     data_url,
     server_sent,
 )
-from tests.end_to_end.conftest import Served
+from tests.end_to_end.conftest import CHOICES, ONE_IMAGE, TWO_IMAGES, Served, agrees
 from tests.lm_server.workshop import MIXED, Case, ask
 
-ONE_IMAGE, TWO_IMAGES = ask("What is this?", 11), ask("比较这两张图片。", 11, 12)
 QUESTIONS = ("What is this?", "How many dogs?", "图片里有什么？", "Is it a dog or a cat, and why?", "Colour?")
-CHOICES = ("yes", "no", "yes, certainly so", "a photograph of two dogs", "图片")
-
-
-def agrees(reply: Reply, served: Served, case: Case) -> None:
-    """Fails unless the reply is the whole model's answer, token for token."""
-    expected = served.oracle.expected(case, MAX_TOKENS)
-    assert (reply.text, reply.num_tokens) == (expected.text, len(expected.tokens))
 
 
 @pytest.mark.parametrize("case", [ONE_IMAGE, TWO_IMAGES], ids=["one", "two"])

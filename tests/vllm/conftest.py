@@ -1,5 +1,6 @@
 """Deployments whose language worker is vLLM's, in the environment that `make bench-vllm` creates."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ FLAGS = ("--engine", "vllm", "--threads", "1", "--kv-bytes", "64MiB")
 
 @pytest.fixture(scope="session")
 def vllm_python() -> Path:
-    """The Python that has vLLM; skips where there is none."""
+    """The Python that has vLLM, where these tests are asked for; elsewhere they are skipped, for they take minutes."""
+    if "LOOKONCE_TEST_VLLM" not in os.environ:
+        pytest.skip("vLLM is tested by `make test-vllm` alone")
     if not VLLM_PYTHON.exists():
-        pytest.skip("vLLM is not installed in .venv-vllm: `make bench-vllm` does that")
+        pytest.fail("vLLM is not installed in .venv-vllm: `make bench-vllm` does that")
     return VLLM_PYTHON
 
 

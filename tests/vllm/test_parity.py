@@ -11,7 +11,6 @@ from protos import language_pb2
 from tests.deployment import wait_until
 from tests.end_to_end.asking import (
     MAX_TOKENS,
-    Reply,
     answers_body,
     chat,
     chat_body,
@@ -20,22 +19,14 @@ from tests.end_to_end.asking import (
     data_url,
     png,
 )
-from tests.end_to_end.conftest import Served
+from tests.end_to_end.conftest import CHOICES, ONE_IMAGE, TWO_IMAGES, Served, agrees
 from tests.lm_server.workshop import MIXED, Case, ask
 from tests.vllm.conftest import START_S, Spoken
 
 pytestmark = pytest.mark.timeout(2 * START_S)
 
-ONE_IMAGE, TWO_IMAGES = ask("What is this?", 11), ask("比较这两张图片。", 11, 12)
 QUESTIONS = ("What is this?", "How many dogs?", "图片里有什么？", "Colour?")
-CHOICES = ("yes", "no", "yes, certainly so", "a photograph of two dogs", "图片")
 CALL_S = 120.0
-
-
-def agrees(reply: Reply, served: Served, case: Case) -> None:
-    """Fails unless the reply is the whole model's answer, token for token."""
-    expected = served.oracle.expected(case, MAX_TOKENS)
-    assert (reply.text, reply.num_tokens) == (expected.text, len(expected.tokens))
 
 
 @pytest.mark.parametrize("case", [ONE_IMAGE, TWO_IMAGES], ids=["one", "two"])
