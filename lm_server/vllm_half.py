@@ -6,6 +6,7 @@ What cannot be served the same as by the whole model is refused here, by name, b
 import dataclasses
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from checkpoint import (
 )
 from lm_server.seam import EngineUnusable
 from lm_server.settings import LanguageSettings
-from lm_server.vllm_options import read_options
+from lm_server.vllm_options import OptionValue, read_options
 from lm_server.vllm_view import language_view
 
 # Held against the whole model in tests/vllm.
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+# Not held against PEFT's answers.
+WITHOUT_LORA = ("qwen3_vl_moe",)
 # For families with DeepStack and for several stages, which vLLM does not serve so by itself.
 WORKER_EXTENSION = "lm_server.vllm_worker.WorkerExtension"
 # vLLM's kernels for CPUs take multiples of this.
@@ -81,9 +84,9 @@ def examine(settings: LanguageSettings) -> VllmHalf:
     """
     model_dir = Path(settings.model)
     description = describe(model_dir)
-    _check_served(description, settings)
-    dtype = resolve_dtype(model_dir, settings.dtype, Half.LANGUAGE)
     options = read_options(settings.vllm_args)
+    _check_served(description, settings, options)
+    dtype = resolve_dtype(model_dir, settings.dtype, Half.LANGUAGE)
     parts, stages = (int(options.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline"))
     block = int(options.get("block_size", BLOCK_TOKENS))
     # One block is vLLM's own.
@@ -121,11 +124,18 @@ def kv_bytes_per_token(config: Any, dtype: torch.dtype, parts: int = 1, stages: 
     return int(2 * layers * heads * head_dim * dtype.itemsize)
 
 
-def _check_served(description: ModelDescription, settings: LanguageSettings) -> None:
+def _check_served(
+    description: ModelDescription, settings: LanguageSettings, options: Mapping[str, OptionValue]
+) -> None:
     if description.family not in FAMILIES:
         raise EngineUnusable(
             f"--engine vllm does not serve {description.family}, which it was not held against the whole model for; it "
             f"serves {', '.join(FAMILIES)}"
+        )
+    if description.family in WITHOUT_LORA and (settings.lora or settings.lora_dirs or options.get("enable_lora")):
+        raise EngineUnusable(
+            f"--engine vllm serves no LoRA adapters of {description.family}: on a CPU vLLM ends at the first question "
+            "where experts and adapters come together"
         )
     defaults = {field.name: field.default for field in dataclasses.fields(LanguageSettings)}
     for name in BUILT_IN:

@@ -97,6 +97,15 @@ def test_a_family_that_was_not_held_against_the_whole_model_is_refused(
         examine(settings(model_dir))
 
 
+@pytest.mark.parametrize("how", [{"lora_dirs": ("/tmp",)}, {"vllm_args": '{"enable_lora": true}'}], ids=str)
+def test_adapters_of_a_mixture_of_experts_are_refused(tmp_path: Path, how: dict[str, Any]) -> None:
+    """On a CPU the first question would end vLLM's processes."""
+    model = make("qwen3_vl_moe", tmp_path, wide_heads=True)
+    with pytest.raises(EngineUnusable, match="no LoRA adapters of qwen3_vl_moe"):
+        examine(settings(model, **how))
+    assert "enable_lora" not in examine(settings(model)).arguments
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("draft_tokens", 4), ("kv_disk_dir", "/tmp/kv"), ("device_map", "auto"), ("turns", "/tmp/t"), ("max_wait_s", 1.0)],

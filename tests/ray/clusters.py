@@ -15,6 +15,9 @@ from tests.deployment import START_S, STOP_S, Process, environment, free_port, w
 
 # Enough for one worker of each half, and not for two language workers of two cores.
 CPUS = 3
+# Of every node: loopback, so that workers are reached from this machine alone. 127.0.0.1 Ray takes for the machine's
+# own address, where nothing would listen then.
+NODE = {"num_cpus": CPUS, "node_ip_address": "127.0.0.2"}
 READY = "Serving at"
 
 
@@ -36,9 +39,9 @@ class TwoNodes:
         """Starts both; ends what is left of them."""
         from ray.cluster_utils import Cluster
 
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS, "include_dashboard": False})
+        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         try:
-            yield cls(cluster.address, cluster, cluster.add_node(num_cpus=CPUS))
+            yield cls(cluster.address, cluster, cluster.add_node(**NODE))
         finally:
             cluster.shutdown()
 
@@ -55,7 +58,7 @@ class TwoNodes:
 
     def add_node(self) -> None:
         """A new node in its place."""
-        self._node = self._cluster.add_node(num_cpus=CPUS)
+        self._node = self._cluster.add_node(**NODE)
 
 
 @dataclass(slots=True)

@@ -35,6 +35,6 @@ def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[TwoNodes]:
     """A head and one more node; skips where Ray is not installed."""
-    pytest.importorskip("ray", reason="Ray is not installed: `make test-ray` runs these")
+    pytest.importorskip("ray", reason="Ray is tested by `make test-ray` alone, in its own environment")
     with TwoNodes.started() as two:
         yield two

@@ -16,7 +16,8 @@ from tests.vllm.asked import answers
 from tests.vllm.conftest import START_S
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-CASES = (ask("What is this thing, in a word?", 1), ask("Hello there, how are you?"))
+# Longer than one of the blocks that vLLM keeps prefixes in.
+CASES = (ask("What is this thing, in a word? " * 2, 1), ask("Hello there, how are you? " * 3))
 
 
 def tuned(oracle: Oracle, directory: Path) -> Oracle:
@@ -40,9 +41,10 @@ def tuned(oracle: Oracle, directory: Path) -> Oracle:
 
 
 @pytest.mark.timeout(START_S)
-def test_answers_with_an_adapter_equal_the_whole_models(vllm_python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_answers_with_an_adapter_equal_the_whole_models(vllm_python: Path, tmp_path: Path, family: str) -> None:
     """With the adapter and without it each token is PEFT's, and prefixes of one are never used for the other."""
-    model = make("qwen2_vl", tmp_path / "model", wide_heads=True)
+    model = make(family, tmp_path / "model", wide_heads=True)
     shop = Workshop(model)
     whole = tuned(shop.oracle, tmp_path / "adapter")
     expected = []
