@@ -127,7 +127,7 @@ async def test_a_damaged_group_is_encoded_again(checkpoint: MakeCheckpoint, serv
 
 
 async def test_groups_are_each_tenants_own_and_short_lived(checkpoint: MakeCheckpoint, server: Server) -> None:
-    """Another tenant's same frames are encoded; groups outlive their video by their time, which reuse does not renew."""
+    """Another tenant's same frames are encoded; groups outlive their video by their time, not renewed by reuse."""
     async with running(checkpoint("qwen2_vl"), server.url, frame_group_ttl_s=50) as worker:
         rows = Rows(worker)
         first = await show(worker, FIRST)
