@@ -12,6 +12,7 @@ from cache import (
     BytesLike,
     CacheError,
     DamagedEntry,
+    Entry,
     EntryCache,
     Header,
     Store,
@@ -23,7 +24,7 @@ from cache import (
 from cache.metrics import ENTRIES_DAMAGED
 from cache.tensors import check_finite
 from rpc.errors import Unavailable
-from vision_server.pipeline import EntryForm
+from vision_server.form import EntryForm
 
 logger = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -69,6 +70,11 @@ class Library:
 
     def check(self, key: str, data: BytesLike) -> Header:
         """The header of a wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
+        self.open(key, data)
+        return self._header(key, data, len(data))
+
+    def open(self, key: str, data: BytesLike) -> Entry:
+        """A wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
         form = self._form
         entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint, max_value_bytes=form.max_bytes)
         check_model(
@@ -79,7 +85,7 @@ class Library:
             merge_size=form.merge_size,
         )
         check_finite(entry)
-        return self._header(key, data, len(data))
+        return entry
 
     async def original(self, key: str) -> bytes | None:
         """An image's uploaded bytes; None where there are none. Raises `Unavailable` where that cannot be known."""
