@@ -77,7 +77,7 @@ def test_choices_are_scored_with_the_adapter(
         made = registry(bench)
         for name, directory in directories.items():
             [told] = bench.submit([work(workshop, case, adapter(made, name, directory), TOKENS)])
-            assert told.end().logprobs == pytest.approx(whole[name].logprobs(case), abs=1e-4)
+            assert told.end().logprobs == pytest.approx(whole[name].logprobs(case), rel=1e-5, abs=1e-4)
 
 
 def test_tiny_steps_and_preemption_change_no_token(

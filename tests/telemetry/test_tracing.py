@@ -83,11 +83,11 @@ def test_traces_without_the_exporter_say_what_to_install(monkeypatch: pytest.Mon
 
 def test_metrics_are_served_where_they_are_asked_for() -> None:
     """Over HTTP, for as long as the process lives; an address that is taken is named."""
-    counter = Counter("lookonce_test_of_exposition", "Counted by a test.")
+    counter = Counter("counted_by_a_test", "Counted by a test.")
     address = f"127.0.0.1:{free_port()}"
     serve_metrics(None)
     serve_metrics(address)
     counter.inc()
-    assert "lookonce_test_of_exposition_total 1.0" in httpx.get(f"http://{address}/metrics").text
+    assert "counted_by_a_test_total 1.0" in httpx.get(f"http://{address}/metrics").text
     with pytest.raises(Unavailable, match=address):
         serve_metrics(address)
