@@ -33,7 +33,7 @@ from benchmarks.checkpoints import make
 from benchmarks.hand_off import serving
 from benchmarks.results import DIRECTORY, write_table, write_values
 from benchmarks.systems.system import THREADS
-from cache import DEFAULT_TENANT, Entry, encode
+from cache import Entry, encode
 from cache.tensors import check_finite, from_torch
 from kernels import keep_freed_memory, leave_threads_to_the_model
 from lookonce import embedded
@@ -261,7 +261,7 @@ class Bench:
         pipeline = EncodingPipeline(trace, trace, self.worker.form, self.limits, admission, settings.batch_images)
 
         async def one(place: int, data: bytes) -> None:
-            entry = await pipeline.entry(f"bench{place}", data, DEFAULT_TENANT)
+            entry = await pipeline.entry(f"bench{place}", data)
             await self.worker.store.put(f"bench{place}", entry, TTL_S)
 
         await self.worker.store.ping()

@@ -55,12 +55,6 @@ def lease_key(image_id: str, fingerprint: str, tenant: str) -> str:
     return f"{head}}}:lease:{rest}"
 
 
-def group_key(digest: str, fingerprint: str, tenant: str) -> str:
-    """Key of a frame group whose pixels have this digest: no image id leads to it. Raises `InvalidIdentity`."""
-    head, rest = entry_key(_ID_PREFIX + digest, fingerprint, tenant).split("}:", 1)
-    return f"{head}}}:group:{rest}"
-
-
 def check_tenant(tenant: str) -> str:
     """The tenant's name, "public" for the empty one. Raises `InvalidIdentity`."""
     if not tenant:

@@ -21,11 +21,10 @@ from rpc.errors import NotFound, Unavailable
 from rpc.heartbeat import Pulse
 from vision_server.decode import DECODE_VERSION
 from vision_server.flights import Flights
-from vision_server.form import EntryForm
 from vision_server.lease import Leases
 from vision_server.library import Library
 from vision_server.metrics import HITS, QUERIES
-from vision_server.pipeline import EncodingPipeline
+from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.sources import VIDEO_VERSION, file_bytes, is_video
 
 # A fetch that keeps meeting callers who only looked at the header gives up after this many.
@@ -78,7 +77,6 @@ class _Place:
     """Where an image of a tenant is kept."""
 
     image_id: str
-    tenant: str
     entry: str
     original: str
     lease: str
@@ -193,7 +191,6 @@ class Images:
         made_by = self._form.fingerprint
         return _Place(
             image_id,
-            tenant,
             entry_key(image_id, made_by, tenant),
             original_key(image_id, tenant),
             lease_key(image_id, made_by, tenant),
@@ -235,7 +232,7 @@ class Images:
         return await self._renewed(place, found, image) if is_new else found
 
     async def _encode_here(self, place: _Place, image: bytes, *, is_new: bool) -> Found:
-        data = await self._pipeline.entry(place.entry, image, place.tenant)
+        data = await self._pipeline.entry(place.entry, image)
         keeping: list[Awaitable[int | None]] = [self._keep(place.entry, data, self._times.entry_ttl_s)]
         if is_new:
             keeping.append(self._keep(place.original, image, self._times.original_ttl_s))

@@ -12,7 +12,6 @@ from cache import (
     BytesLike,
     CacheError,
     DamagedEntry,
-    Entry,
     EntryCache,
     Header,
     Store,
@@ -24,7 +23,7 @@ from cache import (
 from cache.metrics import ENTRIES_DAMAGED
 from cache.tensors import check_finite
 from rpc.errors import Unavailable
-from vision_server.form import EntryForm
+from vision_server.pipeline import EntryForm
 
 logger = logging.getLogger(__name__)
 _RETRY_S = 1.0
@@ -70,11 +69,6 @@ class Library:
 
     def check(self, key: str, data: BytesLike) -> Header:
         """The header of a wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
-        self.open(key, data)
-        return self._header(key, data, len(data))
-
-    def open(self, key: str, data: BytesLike) -> Entry:
-        """A wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
         form = self._form
         entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint, max_value_bytes=form.max_bytes)
         check_model(
@@ -85,7 +79,7 @@ class Library:
             merge_size=form.merge_size,
         )
         check_finite(entry)
-        return entry
+        return self._header(key, data, len(data))
 
     async def original(self, key: str) -> bytes | None:
         """An image's uploaded bytes; None where there are none. Raises `Unavailable` where that cannot be known."""

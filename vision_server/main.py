@@ -24,16 +24,14 @@ from telemetry.tracing import TracesUnusable, configure_traces
 from vision_server.admission import Admission
 from vision_server.decode import ImageLimits
 from vision_server.encoder import VisionTower
-from vision_server.form import EntryForm
 from vision_server.images import Images, ImageTimes
 from vision_server.lease import Leases
 from vision_server.library import Library
-from vision_server.pipeline import EncodingPipeline
+from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.preprocess import ImagePreprocessor
 from vision_server.service import VisionService
 from vision_server.settings import VisionSettings
 from vision_server.sources import MAX_HEAD_BYTES
-from vision_server.video_groups import FrameGroups
 from vision_server.video_preprocess import VideoPreprocessor
 
 logger = logging.getLogger(__name__)
@@ -113,8 +111,6 @@ class VisionWorker:
     def open_images(self) -> Images:
         """The worker's images, on the running event loop."""
         settings = self.settings
-        library = Library(self.store, EntryCache(settings.local_cache_bytes), self.form)
-        keeps_groups = settings.frame_group_ttl_s > 0
         pipeline = EncodingPipeline(
             VisionTower(self.loaded, settings.threads, self.turns),
             self.preprocessor,
@@ -123,8 +119,8 @@ class VisionWorker:
             Admission(settings.max_waiting_images, settings.max_waiting_bytes, settings.max_wait_s),
             settings.batch_images,
             self.videos,
-            FrameGroups(self.store, library, self.form, settings.frame_group_ttl_s) if keeps_groups else None,
         )
+        library = Library(self.store, EntryCache(settings.local_cache_bytes), self.form)
         times = ImageTimes(settings.entry_ttl_s, settings.original_ttl_s)
         # A store of this process alone has no other workers.
         leases = Leases(None if self.store.scheme == "memory" else self.store, settings.encode_lease_s)

@@ -12,8 +12,6 @@ AWAITED = Counter(
     "lookonce_encodings_awaited",
     "Encodings that waited for another worker, which was making the same embedding.",
 )
-GROUPS_ENCODED = Counter("lookonce_frame_groups_encoded", "Frame groups of videos that had to be encoded.")
-GROUPS_REUSED = Counter("lookonce_frame_groups_reused", "Frame groups of videos that were kept, or came twice.")
 ENCODE_SECONDS = Histogram(
     "lookonce_encode_seconds",
     "Seconds of one forward of the vision tower.",

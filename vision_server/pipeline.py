@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cache import Entry, VideoTimes, encode
+from cache.header import ITEM_BYTES
 from cache.tensors import check_finite, from_torch
 from rpc import traces
 from rpc.errors import InvalidArgument, TooLarge
@@ -21,16 +22,34 @@ from vision_server.admission import Admission
 from vision_server.batching import Batcher
 from vision_server.decode import ImageLimits, decode
 from vision_server.encoder import Embedding, VisionTower
-from vision_server.form import EntryForm
 from vision_server.metrics import ENCODE_SECONDS, IMAGES_ENCODED
 from vision_server.preprocess import ImagePreprocessor, PreparedImage
 from vision_server.sources import file_bytes, is_video, unpack
-from vision_server.video_groups import FrameGroups
 from vision_server.video_pieces import join, pieces
 from vision_server.video_preprocess import VideoPreprocessor
 
 MIN_PREPARE_THREADS = 2
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class EntryForm:
+    """What every entry of this worker has in common."""
+
+    fingerprint: str
+    hidden_size: int
+    num_deepstack: int
+    merge_size: int
+    dtype: str
+    max_bytes: int
+    # How values are stored: one of `cache.CODECS`.
+    codec: str = "none"
+
+    def value_bytes(self, grid: tuple[int, int, int]) -> int:
+        """Bytes of an entry's tensors."""
+        t, h, w = grid
+        tokens = t * h * w // self.merge_size**2
+        return tokens * self.hidden_size * ITEM_BYTES[self.dtype] * (1 + self.num_deepstack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +81,9 @@ class EncodingPipeline:
         admission: Admission,
         max_batch: int,
         videos: VideoPreprocessor | None = None,
-        groups: FrameGroups | None = None,
     ) -> None:
         self._tower = tower
         self._videos = videos
-        self._groups = groups
         self._preprocessor = preprocessor
         self._form = form
         self._limits = limits
@@ -78,7 +95,7 @@ class EncodingPipeline:
         self._ahead = asyncio.Semaphore(2 * max_batch + 1)
         self.pulse = Pulse()
 
-    async def entry(self, key: str, image: bytes, tenant: str) -> bytes:
+    async def entry(self, key: str, image: bytes) -> bytes:
         """The entry of one uploaded image or video, to be stored under `key`. `image` are its original bytes.
 
         Raises `InvalidArgument` for what is no image, `TooLarge` for one whose entry is over the limit, `Overloaded`.
@@ -87,8 +104,8 @@ class EncodingPipeline:
             async with self._ahead:
                 prepared = await self._prepare(image)
                 with traces.within("encode image"):
-                    embedding = await self._embedding(prepared, tenant)
-                return await _in(self._packing, lambda: self._pack(key, file_bytes(image), prepared, embedding))
+                    parts = await asyncio.gather(*(self._batcher.submit(piece) for piece in pieces(prepared)))
+                return await _in(self._packing, lambda: self._pack(key, file_bytes(image), prepared, join(parts)))
 
     async def measure(self, image: bytes) -> ImageSizes:
         """The sizes that one uploaded image's entry has; nothing is encoded. Raises as `entry` does."""
@@ -96,11 +113,6 @@ class EncodingPipeline:
             async with self._ahead:
                 prepared = await self._prepare(image)
         return ImageSizes(prepared.grid, prepared.width, prepared.height, prepared.video)
-
-    async def _embedding(self, prepared: PreparedImage, tenant: str) -> Embedding:
-        if prepared.video is not None and self._groups is not None:
-            return await self._groups.embedding(prepared, tenant, self._batcher.submit)
-        return join(await asyncio.gather(*(self._batcher.submit(piece) for piece in pieces(prepared))))
 
     async def _prepare(self, image: bytes) -> PreparedImage:
         prepared = await _in(self._preparing, lambda: self._prepared(image))

@@ -80,9 +80,6 @@ class VisionSettings:
     entry_ttl_s: float = 7 * DAY_S
     # How long the uploaded bytes are kept, and with them the image id.
     original_ttl_s: float = 7 * DAY_S
-    # How long the embedding of each two frames of a video is kept for videos that overlap it, beside the video's own.
-    # 0: not at all.
-    frame_group_ttl_s: float = 300.0
     # Entries and original bytes kept in this process while the store does not take them; all of a memory:// store.
     local_cache_bytes: int = 256 * MIB
     # The largest entry that is stored.
@@ -129,8 +126,6 @@ class VisionSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive")
-        if not 0 <= self.frame_group_ttl_s < float("inf"):
-            raise ValueError("frame_group_ttl_s must not be negative")
         if self.entry_compression not in CODECS:
             raise ValueError(f"entry_compression must be one of {', '.join(CODECS)}")
 

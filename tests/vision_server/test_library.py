@@ -8,8 +8,8 @@ from cache.memory_store import MemoryStore
 from rpc.errors import Unavailable
 from tests.cache.sample import FINGERPRINT, KEY, sample_entry
 from tests.vision_server.worker import counted
-from vision_server.form import EntryForm
 from vision_server.library import Aside, Library
+from vision_server.pipeline import EntryForm
 
 FORM = EntryForm(FINGERPRINT, hidden_size=4, num_deepstack=2, merge_size=2, dtype="bfloat16", max_bytes=1 << 20)
 ENTRY = encode(sample_entry())

@@ -16,8 +16,7 @@ from tests.vision_server.pictures import png
 from vision_server.admission import Admission
 from vision_server.decode import ImageLimits
 from vision_server.encoder import Embedding
-from vision_server.form import EntryForm
-from vision_server.pipeline import EncodingPipeline
+from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.preprocess import ImagePreprocessor, PreparedImage
 
 HIDDEN = 4
@@ -75,7 +74,7 @@ class Line:
 
     def begin(self, *widths: int) -> None:
         for width in widths:
-            self.tasks.append(asyncio.create_task(self.pipeline.entry(f"key{width}", png(width, width, 60), "public")))
+            self.tasks.append(asyncio.create_task(self.pipeline.entry(f"key{width}", png(width, width, 60))))
 
     async def let_through(self, forwards: int) -> None:
         """Lets the tower finish so many forwards, and waits until it has begun the next."""

@@ -106,7 +106,7 @@ async def test_pieces_of_a_video_make_the_same_entry(
     for family in ("qwen2_5_vl", "qwen3_vl"):
         entries = []
         for most in (8192, 1):
-            monkeypatch.setattr("vision_server.video_groups.pieces", partial(pieces, most=most))
+            monkeypatch.setattr("vision_server.pipeline.pieces", partial(pieces, most=most))
             async with running(checkpoint(family)) as worker:
                 before = counted("lookonce_images_encoded_total")
                 video_ = await of_frames(worker, *png_frames(FRAMES))
