@@ -27,7 +27,18 @@ from cache.errors import (
     StoreUnavailable,
 )
 from cache.header import MAX_TIMES, Header, TensorHeader, VideoTimes
-from cache.identity import DEFAULT_TENANT, check_image_id, check_tenant, entry_key, image_id, lease_key, original_key
+from cache.identity import (
+    DEFAULT_TENANT,
+    check_image_id,
+    check_tenant,
+    entry_key,
+    group_digest,
+    group_key,
+    groups_key,
+    image_id,
+    lease_key,
+    original_key,
+)
 from cache.lru import EntryCache
 from cache.opening import open_store
 from cache.store import Head, Store, StoreLimits
@@ -64,6 +75,9 @@ __all__ = [
     "decode_header",
     "encode",
     "entry_key",
+    "group_digest",
+    "group_key",
+    "groups_key",
     "image_id",
     "lease_key",
     "open_store",

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from cache.breaker import Breaker
@@ -52,11 +52,26 @@ class GuardedStore:
         STORE_BYTES.labels("get").inc(0 if value is None else memoryview(value).nbytes)
         return value
 
+    async def get_many(self, keys: Sequence[str]) -> list[BytesLike | None]:
+        """The values of some keys, in order."""
+        values = await self._guarded("get", lambda: self._store.get_many(keys), self._limits.timeout_s)
+        STORE_BYTES.labels("get").inc(sum(memoryview(value).nbytes for value in values if value is not None))
+        return values
+
     async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
         """Keeps the value. False where the store refuses it; raises `EntryTooLarge`."""
         check_size(value, self._limits)
         kept = await self._guarded("put", lambda: self._store.put(key, value, ttl_s), self._limits.timeout_s)
         STORE_BYTES.labels("put").inc(memoryview(value).nbytes if kept else 0)
+        return kept
+
+    async def put_many(self, values: Mapping[str, BytesLike], ttl_s: float) -> int:
+        """Keeps values by key; how many were not refused. Raises `EntryTooLarge`."""
+        for value in values.values():
+            check_size(value, self._limits)
+        kept = await self._guarded("put", lambda: self._store.put_many(values, ttl_s), self._limits.timeout_s)
+        num_bytes = sum(memoryview(value).nbytes for value in values.values())
+        STORE_BYTES.labels("put").inc(num_bytes if kept == len(values) else 0)
         return kept
 
     async def put_if_absent(self, key: str, value: BytesLike, ttl_s: float) -> bool | None:

@@ -1,7 +1,7 @@
 """Identity → key: which name an image, its entry and its original bytes have in a store.
 
 The image's hash stands in braces, which Redis Cluster reads as the part to place a key by: an image's entry and its
-original bytes are always on one node.
+original bytes are always on one node. A frame group belongs to many videos: its own digest stands there.
 """
 
 import json
@@ -16,6 +16,7 @@ DEFAULT_TENANT = "public"
 _ID_PREFIX = "img_"
 _HASH_BYTES = 20
 _HASH_CONTEXT = "lookonce 2026 image id"
+_GROUP_CONTEXT = "lookonce 2026 frame group"
 _IMAGE_ID = re.compile(r"img_[0-9a-f]{40}", re.ASCII)
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{16,128}", re.ASCII)
@@ -53,6 +54,26 @@ def lease_key(image_id: str, fingerprint: str, tenant: str) -> str:
     """Key of the lease of whoever is making an image's entry. Raises `InvalidIdentity`."""
     head, rest = entry_key(image_id, fingerprint, tenant).split("}:", 1)
     return f"{head}}}:lease:{rest}"
+
+
+def group_key(digest: bytes, fingerprint: str, tenant: str) -> str:
+    """Key of the entry of a video's frame group, whose pixels have this digest (20 bytes). Raises `InvalidIdentity`."""
+    head, rest = entry_key(_ID_PREFIX + digest.hex(), fingerprint, tenant).split("}:", 1)
+    return f"{head}}}:group:{rest}"
+
+
+def groups_key(image_id: str, fingerprint: str, tenant: str) -> str:
+    """Key of the list of a video's frame groups. Raises `InvalidIdentity`."""
+    head, rest = entry_key(image_id, fingerprint, tenant).split("}:", 1)
+    return f"{head}}}:groups:{rest}"
+
+
+def group_digest(pixels: memoryview, height: int, width: int) -> bytes:
+    """The digest (20 bytes) of what the tower is given of a frame group: its patches, and height and width in them."""
+    hasher = blake3(derive_key_context=_GROUP_CONTEXT)
+    hasher.update(height.to_bytes(8, "little") + width.to_bytes(8, "little"))
+    hasher.update(pixels)
+    return bytes(hasher.digest(length=_HASH_BYTES))
 
 
 def check_tenant(tenant: str) -> str:

@@ -1,7 +1,7 @@
 """The memory:// store: values in this process alone, bounded in bytes, gone with it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from cache.entry import BytesLike
 from cache.lru import EntryCache
@@ -30,6 +30,10 @@ class MemoryStore:
         """The value."""
         return self._values.get(key)
 
+    async def get_many(self, keys: Sequence[str]) -> list[BytesLike | None]:
+        """The values of some keys, in order."""
+        return [self._values.get(key) for key in keys]
+
     async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
         """Keeps the value. False where it is larger than the whole store; raises `EntryTooLarge`."""
         check_size(value, self._limits)
@@ -37,6 +41,12 @@ class MemoryStore:
         if not kept:
             PUTS_DROPPED.labels("full").inc()
         return kept
+
+    async def put_many(self, values: Mapping[str, BytesLike], ttl_s: float) -> int:
+        """Keeps values by key; how many were not refused. Raises `EntryTooLarge`."""
+        for value in values.values():
+            check_size(value, self._limits)
+        return sum([await self.put(key, value, ttl_s) for key, value in values.items()])
 
     async def put_if_absent(self, key: str, value: BytesLike, ttl_s: float) -> bool | None:
         """Keeps the value where there is none."""

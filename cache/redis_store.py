@@ -5,7 +5,7 @@ One try, no waiting of its own beyond the connection's timeouts: `cache.guard` b
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from redis import exceptions as refusals
@@ -61,9 +61,29 @@ class RedisStore:
                 return None
             return value
 
+    async def get_many(self, keys: Sequence[str]) -> list[BytesLike | None]:
+        """The values of some keys, in order, from the primaries; None for one that is not a string as well."""
+        with _translated("get"):
+            async with self._clients.writer.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.get(key)
+                answers = await pipeline.execute(raise_on_error=False)
+            return [_value(answer) for answer in answers]
+
     async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
         """Keeps the value. False where the server refuses it; raises `EntryTooLarge`."""
         return await self._set("put", key, value, ttl_s, only_new=False) is not None
+
+    async def put_many(self, values: Mapping[str, BytesLike], ttl_s: float) -> int:
+        """Keeps values by key; how many the server did not refuse. Raises `EntryTooLarge`."""
+        for value in values.values():
+            check_size(value, self._limits)
+        with _translated("put"):
+            async with self._clients.writer.pipeline(transaction=False) as pipeline:
+                for key, value in values.items():
+                    pipeline.set(key, _flat(value), px=_milliseconds(ttl_s))
+                answers = await pipeline.execute(raise_on_error=False)
+            return sum([_is_kept(answer) for answer in answers])
 
     async def put_if_absent(self, key: str, value: BytesLike, ttl_s: float) -> bool | None:
         """Keeps the value where there is none; None where the server refuses it. Raises `EntryTooLarge`."""
@@ -73,9 +93,7 @@ class RedisStore:
         check_size(value, self._limits)
         with _translated(operation):
             try:
-                kept = await self._clients.writer.set(
-                    key, _flat(value), px=max(1, math.ceil(ttl_s * 1000)), nx=only_new
-                )
+                kept = await self._clients.writer.set(key, _flat(value), px=_milliseconds(ttl_s), nx=only_new)
             except refusals.ResponseError as exc:
                 if not only_new:
                     PUTS_DROPPED.labels(_refusal(exc)).inc()
@@ -89,7 +107,17 @@ class RedisStore:
 
     async def _unlink(self, keys: Sequence[str]) -> int:
         """One command a key: in a cluster each may be on another node."""
-        return sum([int(await self._clients.writer.unlink(key)) for key in keys])
+        if not keys:
+            return 0
+        async with self._clients.writer.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                # A cluster's pipeline has an `unlink` of its own, which is no command of it.
+                pipeline.execute_command("UNLINK", key)
+            answers = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return sum(map(int, answers))
 
     async def head(self, key: str, num_bytes: int) -> Head | None:
         """The value's beginning, length and time to live."""
@@ -138,6 +166,31 @@ def _head(answers: list[Any], num_bytes: int) -> Head | None:
     if not total_bytes or len(prefix) != min(num_bytes, total_bytes):
         return None
     return Head(prefix, total_bytes, None if ttl_ms == _NO_EXPIRY else max(0, ttl_ms) / 1000)
+
+
+def _value(answer: Any) -> BytesLike | None:
+    """The value in an answer to GET within a pipeline."""
+    if isinstance(answer, refusals.ResponseError):
+        _raise_unless_wrong_type(answer)
+        return None
+    if isinstance(answer, Exception):
+        raise answer
+    value: BytesLike | None = answer
+    return value
+
+
+def _is_kept(answer: Any) -> bool:
+    """Whether an answer to SET within a pipeline says that the value is kept; a refusal is counted."""
+    if isinstance(answer, refusals.ResponseError):
+        PUTS_DROPPED.labels(_refusal(answer)).inc()
+        return False
+    if isinstance(answer, Exception):
+        raise answer
+    return bool(answer)
+
+
+def _milliseconds(ttl_s: float) -> int:
+    return max(1, math.ceil(ttl_s * 1000))
 
 
 def _refusal(exc: refusals.ResponseError) -> str:

@@ -1,5 +1,6 @@
 """The store: what keeps entries and original bytes for every process, by key."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,8 +56,17 @@ class Store(Protocol):
     async def get(self, key: str) -> BytesLike | None:
         """The value, in whatever kind of memory it came without being copied; nobody else writes to it."""
 
+    async def get_many(self, keys: Sequence[str]) -> list[BytesLike | None]:
+        """The values of some keys, in order, in one round trip to each server that has some."""
+
     async def put(self, key: str, value: BytesLike, ttl_s: float) -> bool:
         """Keeps the value for `ttl_s` seconds in place of any other. False where the store refused it: full, read-only.
+
+        Raises `EntryTooLarge` before anything is sent.
+        """
+
+    async def put_many(self, values: Mapping[str, BytesLike], ttl_s: float) -> int:
+        """Keeps values by key as `put` does, in one round trip to each server; how many were not refused.
 
         Raises `EntryTooLarge` before anything is sent.
         """

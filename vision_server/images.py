@@ -17,15 +17,16 @@ from cache import (
     lease_key,
     original_key,
 )
-from rpc.errors import NotFound, Unavailable
+from rpc.errors import InvalidArgument, NotFound, TooLarge, Unavailable
 from rpc.heartbeat import Pulse
 from vision_server.decode import DECODE_VERSION
 from vision_server.flights import Flights
+from vision_server.frame_groups import Clip, FrameGroups, group_digests
 from vision_server.lease import Leases
 from vision_server.library import Library
 from vision_server.metrics import HITS, QUERIES
 from vision_server.pipeline import EncodingPipeline, EntryForm
-from vision_server.sources import VIDEO_VERSION, file_bytes, is_video
+from vision_server.sources import MAGIC, VIDEO_VERSION, file_bytes, is_video
 
 # A fetch that keeps meeting callers who only looked at the header gives up after this many.
 _FETCH_TRIES = 4
@@ -80,14 +81,22 @@ class _Place:
     entry: str
     original: str
     lease: str
+    clip: Clip
 
 
 class Images:
     """The images of all tenants. Ids and tenants are checked: `cache.InvalidIdentity` is raised for malformed ones."""
 
     def __init__(
-        self, library: Library, pipeline: EncodingPipeline, form: EntryForm, times: ImageTimes, leases: Leases
+        self,
+        library: Library,
+        pipeline: EncodingPipeline,
+        form: EntryForm,
+        times: ImageTimes,
+        leases: Leases,
+        groups: FrameGroups,
     ) -> None:
+        self._groups = groups
         self._library = library
         self._pipeline = pipeline
         self._form = form
@@ -175,10 +184,12 @@ class Images:
     async def delete(self, tenant: str, image_id: str) -> bool:
         """Forgets an image's entry and original bytes; whether there was anything. Raises `Unavailable`.
 
-        What is being encoded is waited for, so that it is not there again afterwards.
+        A video's frame groups go with it. What is being encoded is waited for, so that it is not there again
+        afterwards.
         """
         place = self._place(tenant, image_id)
         await self._flights.settled(place.entry)
+        await self._groups.forget(place.clip, lambda: self._digests(place))
         return await self._library.forget(place.entry, place.original)
 
     async def close(self) -> None:
@@ -187,6 +198,15 @@ class Images:
         await self._leases.close()
         await asyncio.to_thread(self._pipeline.close)
 
+    async def _digests(self, place: _Place) -> tuple[bytes, ...]:
+        """The digests of a video's frame groups, made anew; none of what is no video any more."""
+        if not is_video(await self._library.beginning(place.original, len(MAGIC)) or b""):
+            return ()
+        try:
+            return await self._pipeline.look(await self._original(place), group_digests)
+        except (NotFound, InvalidArgument, TooLarge):
+            return ()
+
     def _place(self, tenant: str, image_id: str) -> _Place:
         made_by = self._form.fingerprint
         return _Place(
@@ -194,6 +214,7 @@ class Images:
             entry_key(image_id, made_by, tenant),
             original_key(image_id, tenant),
             lease_key(image_id, made_by, tenant),
+            Clip(image_id, tenant),
         )
 
     async def _find(self, place: _Place) -> Found | None:
@@ -232,13 +253,16 @@ class Images:
         return await self._renewed(place, found, image) if is_new else found
 
     async def _encode_here(self, place: _Place, image: bytes, *, is_new: bool) -> Found:
-        data = await self._pipeline.entry(place.entry, image)
+        groups = self._groups.of(place.clip)
+        data = await self._pipeline.entry(place.entry, image, groups)
         keeping: list[Awaitable[int | None]] = [self._keep(place.entry, data, self._times.entry_ttl_s)]
         if is_new:
             keeping.append(self._keep(place.original, image, self._times.original_ttl_s))
-        _, *expires_at = await asyncio.gather(*keeping)
+        if groups is not None:
+            keeping.append(groups.keep())
+        kept = await asyncio.gather(*keeping)
         header = decode_header(data, len(data), expected_key=place.entry, expected_fingerprint=self._form.fingerprint)
-        return Found(header, len(data), data, encoded=True, expires_at=expires_at[0] if expires_at else None)
+        return Found(header, len(data), data, encoded=True, expires_at=kept[1] if is_new else None)
 
     async def _keep(self, key: str, value: BytesLike, ttl_s: float) -> int | None:
         """Keeps a value, and when it expires where the store took it: a look at it would be one more way there."""

@@ -4,7 +4,9 @@ The one place that decides what a store's outage means: finding an entry turns i
 it here; only what cannot be known without the store is an error.
 """
 
+import contextlib
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cache import (
@@ -12,6 +14,7 @@ from cache import (
     BytesLike,
     CacheError,
     DamagedEntry,
+    Entry,
     EntryCache,
     Header,
     Store,
@@ -67,10 +70,27 @@ class Library:
         except StoreUnavailable:
             return None
 
+    async def read_many(self, keys: Sequence[str]) -> list[BytesLike | None]:
+        """What the store holds under some keys, not yet checked; None for all of them where it does not answer."""
+        try:
+            return await self._store.get_many(keys)
+        except StoreUnavailable:
+            return [None] * len(keys)
+
+    async def offer_many(self, values: Mapping[str, BytesLike], ttl_s: float) -> None:
+        """Has the store keep values that nobody misses where it does not. Never raises."""
+        with contextlib.suppress(CacheError):
+            await self._store.put_many(values, ttl_s)
+
     def check(self, key: str, data: BytesLike) -> Header:
         """The header of a wholly sound entry of this worker's model; slow, for a thread. Raises `DamagedEntry`."""
+        self.open(key, data, self._form.max_bytes)
+        return self._header(key, data, len(data))
+
+    def open(self, key: str, data: BytesLike, max_bytes: int) -> Entry:
+        """A wholly sound entry of this worker's model, of values of at most so many bytes. Raises `DamagedEntry`."""
         form = self._form
-        entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint, max_value_bytes=form.max_bytes)
+        entry = decode(data, expected_key=key, expected_fingerprint=form.fingerprint, max_value_bytes=max_bytes)
         check_model(
             entry,
             dtype=form.dtype,
@@ -79,7 +99,7 @@ class Library:
             merge_size=form.merge_size,
         )
         check_finite(entry)
-        return self._header(key, data, len(data))
+        return entry
 
     async def original(self, key: str) -> bytes | None:
         """An image's uploaded bytes; None where there are none. Raises `Unavailable` where that cannot be known."""
@@ -88,6 +108,17 @@ class Library:
         except StoreUnavailable as exc:
             raise _unavailable(exc) from exc
         return None if image is None else bytes(image)
+
+    async def beginning(self, key: str, num_bytes: int) -> bytes | None:
+        """The first bytes of a value; None where there is none. Raises `Unavailable` where that cannot be known."""
+        kept = self._local.get(key)
+        if kept is not None:
+            return kept.value[:num_bytes]
+        try:
+            head = await self._store.head(key, num_bytes)
+        except StoreUnavailable as exc:
+            raise _unavailable(exc) from exc
+        return None if head is None else bytes(head.prefix)
 
     async def ttl_s(self, key: str) -> float | None:
         """Seconds that the value under `key` will be kept; None where there is none or it is not known."""

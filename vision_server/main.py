@@ -24,6 +24,7 @@ from telemetry.tracing import TracesUnusable, configure_traces
 from vision_server.admission import Admission
 from vision_server.decode import ImageLimits
 from vision_server.encoder import VisionTower
+from vision_server.frame_groups import FrameGroups
 from vision_server.images import Images, ImageTimes
 from vision_server.lease import Leases
 from vision_server.library import Library
@@ -124,7 +125,8 @@ class VisionWorker:
         times = ImageTimes(settings.entry_ttl_s, settings.original_ttl_s)
         # A store of this process alone has no other workers.
         leases = Leases(None if self.store.scheme == "memory" else self.store, settings.encode_lease_s)
-        return Images(library, pipeline, self.form, times, leases)
+        groups = FrameGroups(library, self.form, settings.frame_group_ttl_s, settings.original_ttl_s)
+        return Images(library, pipeline, self.form, times, leases, groups)
 
     def open_server(self, images: Images) -> GrpcServer:
         """The worker's server, not yet listening."""

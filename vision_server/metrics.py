@@ -3,6 +3,11 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 IMAGES_ENCODED = Counter("lookonce_images_encoded", "Images, and pieces of videos, that went through the vision tower.")
+GROUPS_ENCODED = Counter("lookonce_frame_groups_encoded", "Frame groups of videos that went through the vision tower.")
+GROUPS_REUSED = Counter(
+    "lookonce_frame_groups_reused",
+    "Frame groups of encoded videos whose embedding was there already, of another clip or of the same.",
+)
 QUERIES = Counter("lookonce_image_cache_queries", "Encode calls that named or held an acceptable image.")
 HITS = Counter(
     "lookonce_image_cache_hits",

@@ -7,10 +7,10 @@ no threads of torch's: those are the model's.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from cache import Entry, VideoTimes, encode
 from cache.header import ITEM_BYTES
@@ -65,6 +65,15 @@ class ImageSizes:
     video: VideoTimes | None = None
 
 
+class Groups(Protocol):
+    """What makes a video's embedding of those of its frame groups."""
+
+    async def embed(
+        self, prepared: PreparedImage, encode: Callable[[PreparedImage], Awaitable[Embedding]]
+    ) -> Embedding:
+        """The embedding of a prepared video; some of its temporal patches, or all, are given to `encode`."""
+
+
 class EncodingPipeline:
     """Makes entries. At most a few images are held decoded at a time, however many wait.
 
@@ -95,8 +104,10 @@ class EncodingPipeline:
         self._ahead = asyncio.Semaphore(2 * max_batch + 1)
         self.pulse = Pulse()
 
-    async def entry(self, key: str, image: bytes) -> bytes:
+    async def entry(self, key: str, image: bytes, groups: Groups | None = None) -> bytes:
         """The entry of one uploaded image or video, to be stored under `key`. `image` are its original bytes.
+
+        A video is encoded by way of `groups`, where they are given.
 
         Raises `InvalidArgument` for what is no image, `TooLarge` for one whose entry is over the limit, `Overloaded`.
         """
@@ -104,15 +115,26 @@ class EncodingPipeline:
             async with self._ahead:
                 prepared = await self._prepare(image)
                 with traces.within("encode image"):
-                    parts = await asyncio.gather(*(self._batcher.submit(piece) for piece in pieces(prepared)))
-                return await _in(self._packing, lambda: self._pack(key, file_bytes(image), prepared, join(parts)))
+                    if groups is None or prepared.video is None:
+                        embedding = await self._encode(prepared)
+                    else:
+                        embedding = await groups.embed(prepared, self._encode)
+                return await _in(self._packing, lambda: self._pack(key, file_bytes(image), prepared, embedding))
 
     async def measure(self, image: bytes) -> ImageSizes:
         """The sizes that one uploaded image's entry has; nothing is encoded. Raises as `entry` does."""
+        return await self.look(image, lambda found: ImageSizes(found.grid, found.width, found.height, found.video))
+
+    async def look(self, image: bytes, told: Callable[[PreparedImage], Result]) -> Result:
+        """What `told` tells of one uploaded image that is prepared; nothing is encoded. Raises as `entry` does."""
         with self._admission.place(len(image)):
             async with self._ahead:
                 prepared = await self._prepare(image)
-        return ImageSizes(prepared.grid, prepared.width, prepared.height, prepared.video)
+                return await _in(self._preparing, lambda: told(prepared))
+
+    async def _encode(self, prepared: PreparedImage) -> Embedding:
+        parts = await asyncio.gather(*(self._batcher.submit(piece) for piece in pieces(prepared)))
+        return await _in(self._packing, lambda: join(parts))
 
     async def _prepare(self, image: bytes) -> PreparedImage:
         prepared = await _in(self._preparing, lambda: self._prepared(image))

@@ -78,6 +78,9 @@ class VisionSettings:
     encode_lease_s: float = 1.5
     # How long an embedding is kept.
     entry_ttl_s: float = 7 * DAY_S
+    # How long the embedding of each frame group of a video is kept besides the video's own, for other clips that show
+    # the same frames. 0: not at all.
+    frame_group_ttl_s: float = 3600.0
     # How long the uploaded bytes are kept, and with them the image id.
     original_ttl_s: float = 7 * DAY_S
     # Entries and original bytes kept in this process while the store does not take them; all of a memory:// store.
@@ -126,6 +129,8 @@ class VisionSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive")
+        if not self.frame_group_ttl_s >= 0:
+            raise ValueError("frame_group_ttl_s must be positive, or 0")
         if self.entry_compression not in CODECS:
             raise ValueError(f"entry_compression must be one of {', '.join(CODECS)}")
 

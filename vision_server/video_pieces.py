@@ -25,6 +25,24 @@ def pieces(prepared: PreparedImage, most: int = PIECE_PATCHES) -> list[PreparedI
     return [replace(prepared, patches=patches, grid=(len(patches) // (h * w), h, w)) for patches in cut]
 
 
+def some(prepared: PreparedImage, places: Sequence[int]) -> PreparedImage:
+    """A video of some of the temporal patches, ascending; patches are copied only where others lie between them."""
+    _, h, w = prepared.grid
+    first, last = places[0], places[-1]
+    patches = prepared.patches[first * h * w : (last + 1) * h * w]
+    if last - first + 1 != len(places):
+        chosen = torch.tensor(places) - first
+        patches = patches.view(last - first + 1, h * w, -1)[chosen].flatten(0, 1)
+    return replace(prepared, patches=patches, grid=(len(places), h, w))
+
+
+def cut(embedding: Embedding, num_groups: int) -> list[Embedding]:
+    """The embedding of each of a video's temporal patches, sharing its memory."""
+    merged = embedding.merged.chunk(num_groups)
+    layers = [layer.chunk(num_groups) for layer in embedding.deepstack]
+    return [Embedding(one, tuple(layer[place] for layer in layers)) for place, one in enumerate(merged)]
+
+
 def join(embeddings: Sequence[Embedding]) -> Embedding:
     """The embedding of what was encoded in pieces."""
     if len(embeddings) == 1:

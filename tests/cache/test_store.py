@@ -81,6 +81,22 @@ async def test_a_value_comes_back(store: Store, url: str) -> None:
     await store.ping()
 
 
+async def test_many_values_come_back_in_order(store: Store) -> None:
+    """Values put together come back together, large and small, in the order of the keys; a missing one is None."""
+    values = {"other": bytes(range(256)) * 600, "key": b"small"}
+    assert await store.put_many({key: memoryview(value) for key, value in values.items()}, 60) == 2
+    assert await store.get_many(["key", "third", "other"]) == [values["key"], None, values["other"]]
+    head = await store.head("other", 1)
+    assert head is not None
+    assert head.ttl_s is not None
+    assert 50 < head.ttl_s <= 60
+    with pytest.raises(EntryTooLarge):
+        await store.put_many({"third": b"fits", "key": bytes(LIMITS.max_value_bytes + 1)}, 60)
+    assert await store.get_many(["third"]) == [None]
+    assert await store.delete("key", "third", "other") == 2
+    assert await store.get_many([]) == []
+
+
 async def test_a_miss_is_none(store: Store) -> None:
     """A key that was never put is None for get and head, and nothing to delete."""
     assert await store.get("key") is None

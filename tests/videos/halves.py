@@ -1,11 +1,14 @@
 """Both halves of a checkpoint in this process, for videos and images, beside the whole model."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cache import EntryCache, StoreLimits
+from cache.memory_store import MemoryStore
 from checkpoint import load_vision
 from lm_server.prompt import Message, Prompt, segment_keys
 from lm_server.runner import ImageEmbedding
@@ -13,9 +16,13 @@ from lm_server.showing import ImageRef
 from lm_server.tickets import Work
 from tests.lm_server.workshop import Workshop, picture
 from tests.videos.clips import drawn, png_frames
-from tests.videos.whole import Clip, inputs
-from vision_server.encoder import VisionTower
-from vision_server.preprocess import ImagePreprocessor
+from tests.videos.whole import Clip as WholeClip
+from tests.videos.whole import inputs
+from vision_server.encoder import Embedding, VisionTower
+from vision_server.frame_groups import Clip, ClipGroups, FrameGroups
+from vision_server.library import Library
+from vision_server.pipeline import EntryForm
+from vision_server.preprocess import ImagePreprocessor, PreparedImage
 from vision_server.settings import VisionSettings
 from vision_server.sources import VideoFrames
 from vision_server.video_pieces import join, pieces
@@ -24,15 +31,20 @@ from vision_server.video_preprocess import VideoPreprocessor
 
 @dataclass(frozen=True)
 class Film:
-    """A list of drawn frames."""
+    """A list of drawn frames, from the `start`th that the seed draws."""
 
     seed: int
     num_frames: int
     fps: float = 2.0
+    start: int = 0
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        return png_frames(drawn(self.start + self.num_frames, self.seed)[self.start :])
 
     @property
     def source(self) -> VideoFrames:
-        return VideoFrames(png_frames(drawn(self.num_frames, self.seed)), self.fps)
+        return VideoFrames(self.files, self.fps)
 
 
 # What a user says: a film, the number of a picture, or a text.
@@ -47,7 +59,7 @@ class Halves:
         self.shop = Workshop(model_dir)
         self.loaded = load_vision(model_dir)
         self.tower = VisionTower(self.loaded, 1)
-        self._films: dict[Film, tuple[ImageRef, ImageEmbedding, Clip]] = {}
+        self._films: dict[Film, tuple[ImageRef, ImageEmbedding, WholeClip]] = {}
 
     @cached_property
     def preprocessor(self) -> VideoPreprocessor:
@@ -59,15 +71,48 @@ class Halves:
         known = VisionSettings(model=str(self.model_dir), listen="", cache="", **settings)
         return VideoPreprocessor(self.model_dir, self.loaded.description.video_layout, images.processor_settings, known)
 
-    def film(self, film: Film, most_patches: int = 100) -> tuple[ImageRef, ImageEmbedding, Clip]:
+    def film(self, film: Film, most_patches: int = 100) -> tuple[ImageRef, ImageEmbedding, WholeClip]:
         """A film as the language half knows it, and as the whole model does."""
         if film not in self._films:
             prepared = self.preprocessor.prepare(film.source)
             made = join([self.tower.encode([piece])[0] for piece in pieces(prepared, most_patches)])
             ref = ImageRef(f"img_{film}", prepared.grid, prepared.video)
-            clip = Clip(prepared.patches, prepared.grid, tuple(range(film.num_frames)), film.fps, film.num_frames)
+            clip = WholeClip(prepared.patches, prepared.grid, tuple(range(film.num_frames)), film.fps, film.num_frames)
             self._films[film] = ref, ImageEmbedding(made.merged, made.deepstack), clip
         return self._films[film]
+
+    def film_by_groups(self, *films: Film) -> list[int]:
+        """Has films encoded by way of frame groups, one after the other; how many groups the tower was given of each.
+
+        They are shown so from now on.
+        """
+        description = self.loaded.description
+        form = EntryForm(
+            fingerprint="f" * 32,
+            hidden_size=description.hidden_size,
+            num_deepstack=description.num_deepstack,
+            merge_size=description.spatial_merge_size,
+            dtype="float32",
+            max_bytes=1 << 28,
+        )
+        groups = FrameGroups(Library(MemoryStore(StoreLimits()), EntryCache(1 << 20), form), form, 60, 60)
+        given: list[int] = []
+
+        async def encode(prepared: PreparedImage) -> Embedding:
+            given.append(prepared.grid[0])
+            return self.tower.encode([prepared])[0]
+
+        async def show(film: Film) -> Embedding:
+            clip = ClipGroups(groups, Clip(f"img_{film.start:040x}", "public"))
+            embedding = await clip.embed(self.preprocessor.prepare(film.source), encode)
+            await clip.keep()
+            return embedding
+
+        for film in films:
+            ref, _, whole_clip = self.film(film)
+            made = asyncio.run(show(film))
+            self._films[film] = ref, ImageEmbedding(made.merged, made.deepstack), whole_clip
+        return given
 
     def prompt(self, *parts: Part) -> Prompt:
         """The prompt of one user's turn."""

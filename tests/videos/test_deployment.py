@@ -11,7 +11,7 @@ from tests.cache.servers import Server
 from tests.deployment import Deployment, deploy, redis_server
 from tests.end_to_end.asking import data_url
 from tests.videos import whole
-from tests.videos.clips import drawn, png_frames, video
+from tests.videos.clips import drawn, video
 from tests.videos.conftest import MakeHalves
 from tests.videos.halves import Film, Halves, Part
 
@@ -62,10 +62,7 @@ def served(halves: MakeHalves, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def frame_urls(film: Film) -> list[str]:
-    return [
-        "data:image/png;base64," + base64.b64encode(one).decode()
-        for one in png_frames(drawn(film.num_frames, film.seed))
-    ]
+    return ["data:image/png;base64," + base64.b64encode(one).decode() for one in film.files]
 
 
 def file_url() -> str:
@@ -89,6 +86,22 @@ def test_a_chat_about_frames_and_pictures_equals_the_whole_model(served: Served)
     assert answer == served.expected(FILM, 3, odd, "Compare them.")
     assert reply["lookonce"]["image_cache"] == ["miss"] * 3
     assert served.chat(*parts)[1]["lookonce"]["image_cache"] == ["hit"] * 3
+
+
+def test_a_window_that_moved_on_has_its_new_frames_encoded(served: Served) -> None:
+    """The next of two overlapping clips is answered as by the whole model, with three of its four groups reused."""
+    counters = []
+    for start in (0, 2):
+        film = Film(9, 8, start=start)
+        answer, reply = served.chat({"type": "video", "video": frame_urls(film), "fps": 2.0}, text("What happens?"))
+        assert answer == served.expected(film, "What happens?")
+        assert reply["lookonce"]["image_cache"] == ["miss"]
+        counters.append(served.deployment.vision_info().counters)
+    encoded, reused = (
+        counters[1][name] - counters[0][name]
+        for name in ("lookonce_frame_groups_encoded_total", "lookonce_frame_groups_reused_total")
+    )
+    assert (encoded, reused) == (1, 3)
 
 
 def test_a_file_is_uploaded_once_and_asked_much(served: Served) -> None:

@@ -64,3 +64,19 @@ def test_questions_about_one_video_share_its_prefix(halves: MakeHalves, family: 
         assert one.tokens == whole.generate(both.shop.oracle, both.whole(*parts), 12).tokens, parts
     video_end = prompts[0].images[-1].end
     assert sum(end.cached_tokens >= video_end for end in ends) == len(QUESTIONS) - 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_about_clips_made_of_kept_groups_equal_the_whole_model(halves: MakeHalves, family: str) -> None:
+    """A clip most of whose groups were encoded for another one has the whole model's answers."""
+    both = halves(family)
+    first, window = Film(9, 8), Film(9, 8, start=2)
+    seen = both.film_by_groups(first, window)
+    assert seen == [4, 1]
+    turns: list[tuple[Part, ...]] = [(window, question) for question in QUESTIONS]
+    with both.shop.engine() as bench:
+        told = bench.submit(work_of(both, turns, [both.prompt(*parts) for parts in turns]))
+        for one in told:
+            one.end()
+    for one, parts in zip(told, turns, strict=True):
+        assert one.tokens == whole.generate(both.shop.oracle, both.whole(*parts), 12).tokens, parts

@@ -17,6 +17,14 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: float) -> N
         replace(SETTINGS, **{name: value})
 
 
+def test_a_time_for_frame_groups_that_cannot_be_is_refused_by_name() -> None:
+    """Frame groups may be kept for no time, and not for less."""
+    assert replace(SETTINGS, frame_group_ttl_s=0).frame_group_ttl_s == 0
+    for value in (-1, float("nan")):
+        with pytest.raises(ValueError, match="frame_group_ttl_s must be"):
+            replace(SETTINGS, frame_group_ttl_s=value)
+
+
 def test_an_unknown_compression_is_refused_by_name() -> None:
     """A compression that entries do not have names the setting and those that they have."""
     with pytest.raises(ValueError, match="entry_compression must be one of none, zstd"):
