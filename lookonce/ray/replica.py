@@ -60,7 +60,8 @@ class Replica:
         self._deployment = deployment
         self._directory = tempfile.TemporaryDirectory(prefix="lookonce-")
         self._peers = Path(self._directory.name) / "vision"
-        self._address = _free_address()
+        self._held = hold_port(ray.util.get_node_ip_address())
+        self._address = address_of(self._held)
         self._settings = _placed(settings, self._address, self._peers)
         self._load = 0.0
         self._child: Child | None = None
@@ -101,6 +102,7 @@ class Replica:
         if self._child is not None:
             await self._child.stop(self._settings.grace_s)
         await self._channel.close(None)
+        self._held.close()
         self._directory.cleanup()
 
     async def _ask_load(self) -> float:
@@ -111,6 +113,8 @@ class Replica:
         return float(told.waiting + told.running)
 
     async def _serves(self) -> bool:
+        if self._child is not None and self._child.exited.done():
+            return False
         try:
             reply = await health_pb2_grpc.HealthStub(self._channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=CALL_S
@@ -170,12 +174,21 @@ def _log(name: str, line: LogLine) -> None:
     print(line.text, flush=True)
 
 
-def _free_address() -> str:
-    """A port of this node that is free now."""
-    host = ray.util.get_node_ip_address()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as held:
-        port = held.getsockname()[1]
+def hold_port(host: str) -> socket.socket:
+    """A port of this node that nobody else is given while the socket is open, and on which the worker can listen.
+
+    On one that is merely free now another replica's worker may be the first to listen, and be taken for this one's.
+    """
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Bound, and not listening: whoever asks for this port and says the same, as gRPC's servers do, may have it.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, 0))
+    return held
+
+
+def address_of(held: socket.socket) -> str:
+    """host:port of a socket."""
+    host, port = held.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
