@@ -19,6 +19,8 @@ from rpc.errors import InvalidArgument
 # A shorter run of text is not worth a segment of its own.
 MIN_SEGMENT_TOKENS = 32
 ROLES = ("system", "user", "assistant")
+# A hidden text's place: whose nonce, and which of its texts.
+_HIDDEN = re.compile("\ue000([0-9a-f]{16}):(\\d+)\ue001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +169,6 @@ class PromptBuilder:
             if cut < len(tokens) and (cut in after_image or long_enough):
                 kept.append(cut)
         return tuple(kept)
-
-
-# A hidden text's place: whose nonce, and which of its texts.
-_HIDDEN = re.compile("\ue000([0-9a-f]{16}):(\\d+)\ue001")
 
 
 class _Mask:
