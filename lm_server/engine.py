@@ -22,11 +22,12 @@ from lm_server.forgetting import Forgetting
 from lm_server.lora import Linear
 from lm_server.runner import ImageEmbedding, ModelRunner, NextTokens
 from lm_server.scheduler import Scheduler
+from lm_server.seam import check_places
 from lm_server.sequence import Sequence as EngineSequence
 from lm_server.steps import Plan, Run
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
-from rpc.errors import NO_ROOM, Internal, InvalidArgument, Overloaded, RpcError, Unavailable
+from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
 from rpc.heartbeat import Pulse
 from rpc.places import Places
 
@@ -95,9 +96,7 @@ class Engine:
 
     def check_room(self, num_questions: int, tenant: str = "") -> None:
         """Raises `Overloaded` where so many more questions of this tenant would not be taken now."""
-        if not self._pending.has_room(tenant, num_questions):
-            error = f"{self._pending.num_taken} questions are being answered already"
-            raise Overloaded(error, NO_ROOM, retry_after_s=1.0)
+        check_places(self._pending, num_questions, tenant)
 
     def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Ticket]:
         """Takes questions of one tenant in, all or none.

@@ -8,7 +8,9 @@ from typing import Protocol
 
 from lm_server.runner import ImageEmbedding
 from lm_server.tickets import Listener, Ticket, Work
+from rpc.errors import NO_ROOM, Overloaded
 from rpc.heartbeat import Pulse
+from rpc.places import Places
 
 
 class EngineUnusable(Exception):
@@ -69,3 +71,9 @@ class AnsweringEngine(Protocol):
     @property
     def kv_bytes_budget(self) -> int:
         """Key/value memory that may be reserved."""
+
+
+def check_places(places: Places, num_questions: int, tenant: str) -> None:
+    """Raises `Overloaded`, as `check_room` does, where there are not so many places for this tenant."""
+    if not places.has_room(tenant, num_questions):
+        raise Overloaded(f"{places.num_taken} questions are being answered already", NO_ROOM, retry_after_s=1.0)

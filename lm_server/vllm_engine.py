@@ -11,14 +11,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from lm_server.runner import ImageEmbedding
-from lm_server.seam import EngineUnusable
+from lm_server.seam import EngineUnusable, check_places
 from lm_server.showing import shown
 from lm_server.tickets import Event, Failed, Finished, LackingImages, Listener, Ticket, Work
 from lm_server.vllm_answers import VllmAnswers
 from lm_server.vllm_client import OutputPulse, Usage, VllmClient, VllmDead, VllmRefused
 from lm_server.vllm_half import VllmHalf
 from lm_server.vllm_inputs import ImageMarks, prompt_of
-from rpc.errors import NO_ROOM, Internal, InvalidArgument, Overloaded, RpcError, Unavailable
+from rpc.errors import Internal, InvalidArgument, RpcError, Unavailable
 from rpc.places import Places
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,7 @@ class VllmEngine:
 
     def check_room(self, num_questions: int, tenant: str = "") -> None:
         """Raises `Overloaded` where so many more questions of this tenant would not be taken now."""
-        if not self._pending.has_room(tenant, num_questions):
-            error = f"{self._pending.num_taken} questions are being answered already"
-            raise Overloaded(error, NO_ROOM, retry_after_s=1.0)
+        check_places(self._pending, num_questions, tenant)
 
     def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Ticket]:
         """Takes questions of one tenant in, all or none. Raises `Overloaded`, `InvalidArgument`."""
