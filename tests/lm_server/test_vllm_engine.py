@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -297,5 +297,9 @@ def test_processes_end_with_the_one_that_started_them() -> None:
 
 
 def _descriptors(pid: int) -> list[str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return [os.readlink(file) for file in folder.iterdir()]
+    found = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        # One that was open a moment ago may be closed now.
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(file))
+    return found
