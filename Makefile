@@ -9,7 +9,7 @@ PACKAGES := protos rpc telemetry kernels checkpoint hub cache vision_server lm_s
 
 setup: $(VENV)/.installed ## A virtual environment with the tested versions of everything
 
-$(VENV)/.installed: pyproject.toml constraints.txt kernels/native/attention.c
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard kernels/native/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

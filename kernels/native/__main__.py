@@ -6,12 +6,12 @@ from kernels.native.library import build, library
 def main() -> None:
     """Builds, and tells what came of it."""
     built = build()
-    if built is None:
+    if not built:
         print("no compiled attention: no C compiler here that can; torch's own operators are used")
     elif library() is None:
-        print(f"{built}: not for this processor or this torch, whose own operators are used")
-    else:
-        print(f"{built}: built")
+        print("compiled attention is not for this processor or this torch, whose own operators are used")
+    for path in built:
+        print(f"{path}: built")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The compiled library: built from `attention.c` beside it, and found by the source's digest, so never an older one."""
+"""The compiled libraries: built from the C beside them, and found by the sources' digest, so never older ones.
+
+There is one for each kind of processor that it is worth while for, and all are built wherever one is: what is built in
+one place may run in another.
+"""
 
 import ctypes
 import hashlib
@@ -6,25 +10,26 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 
 SOURCE = Path(__file__).with_name("attention.c")
+_HEADER = SOURCE.with_name("lanes.h")
 # The thread pool is torch's own: its libgomp is what the undefined names are found in when the library is loaded.
-_COMPILE = ("-std=c11", "-O3", "-mavx512f", "-mfma", "-fopenmp", "-fPIC", "-c", str(SOURCE))
+_COMPILE = ("-std=c11", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-c", str(SOURCE))
 _COMPILE_S = 120.0
+# By torch's name of what the processor can do.
+_PROCESSORS = {"AVX512": ("-mavx512f", "-mfma"), "AVX2": ("-mavx2", "-mfma")}
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The library; None where it was not built, or this process cannot use it."""
-    pool = _torch_threads()
-    if pool is None or torch.backends.cpu.get_cpu_capability() != "AVX512" or not SOURCE.is_file():
-        return None
-    path = _path()
-    if not path.is_file():
+    pool, path = _torch_threads(), _path(torch.backends.cpu.get_cpu_capability())
+    if pool is None or not path.is_file():
         return None
     try:
         ctypes.CDLL(str(pool), mode=ctypes.RTLD_GLOBAL)
@@ -34,29 +39,33 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def build() -> Path | None:
-    """Compiles the library, and returns it; None where that cannot be done here."""
+def build() -> list[Path]:
+    """Compiles the libraries, and returns them; none where that cannot be done here."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
-    path = _path()
     if compiler is None or not sys.platform.startswith("linux"):
-        return None
+        return []
+    try:
+        return [_compile(compiler, _path(processor), flags) for processor, flags in _PROCESSORS.items()]
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def _compile(compiler: str, path: Path, flags: Sequence[str]) -> Path:
     part = path.with_suffix(f".{os.getpid()}.part")
     compiled = part.with_suffix(".o")
     try:
-        for command in ((*_COMPILE, "-o", str(compiled)), ("-shared", str(compiled), "-o", str(part))):
+        for command in ((*_COMPILE, *flags, "-o", str(compiled)), ("-shared", str(compiled), "-o", str(part))):
             subprocess.run([compiler, *command], check=True, capture_output=True, timeout=_COMPILE_S)  # noqa: S603 - the compiler the builder names
         part.replace(path)
-    except (OSError, subprocess.SubprocessError):
-        return None
     finally:
         for left in (part, compiled):
             left.unlink(missing_ok=True)
     return path
 
 
-def _path() -> Path:
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    return SOURCE.with_name(f"attention-{digest}.so")
+def _path(processor: str) -> Path:
+    digest = hashlib.sha256(_HEADER.read_bytes() + SOURCE.read_bytes()).hexdigest()[:16]
+    return SOURCE.with_name(f"attention-{digest}-{processor.lower()}.so")
 
 
 def _torch_threads() -> Path | None:
