@@ -1,7 +1,7 @@
 """Operations that a workload cannot do without, counted off a checkpoint's sizes. No torch, no clock.
 
 Counted: the tower for each new picture; each picture's prompt prefix once, of whose last layer only keys and values are
-needed; every question's own tokens; and a row of every generated token but the first. Not counted: decoding and
+needed; every question's own tokens, what several about a picture begin with once; and a row of every generated token but the first. Not counted: decoding and
 resizing of pictures, norms, rotations, activations, sampling, and everything around the model.
 """
 
@@ -70,12 +70,20 @@ class Shape:
         prefix_tokens: Prompt tokens up to and with each picture's end.
         suffix_tokens: Of each question, what follows.
         steps: Tokens generated for each question; 0 where choices of one token are scored.
+        suffix_rows: Of each question's own tokens those that no question before it about the picture begins with; none:
+            all are.
     """
 
     image_tokens: tuple[int, ...]
     prefix_tokens: int
     suffix_tokens: tuple[int, ...]
     steps: int
+    suffix_rows: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Of each question, how many tokens are computed."""
+        return self.suffix_rows or self.suffix_tokens
 
 
 def encode(recipe: Recipe, image_tokens: int) -> list[Operation]:
@@ -119,7 +127,7 @@ def prefix(recipe: Recipe, tokens: int, image_tokens: int) -> list[Operation]:
 def suffixes(recipe: Recipe, shape: Shape) -> list[Operation]:
     """The language model on every question's own tokens, the first token's logits included."""
     text = recipe.text
-    rows, questions = sum(shape.suffix_tokens), len(shape.suffix_tokens)
+    rows, questions = sum(shape.rows), len(shape.suffix_tokens)
     key_values = 2 * text.kv_heads * text.head_dim
     whole = text.layers - 1
     last_rows = [

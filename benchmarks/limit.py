@@ -5,7 +5,7 @@ engine, however small the engine's memory, and after a restart nothing is encode
 flight, they are answered in rounds of so many. Engines that share the machine have one part of its threads each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,16 +44,30 @@ def shape_of(workload: Workload, recipe: Recipe, checkpoint: Path) -> Shape:
     """The whole workload in numbers, by the checkpoint's own tokenizer."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
 
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+    def tokens(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
+    suffixes = [tokens(question.text + _AFTER) for question in workload.questions]
     return Shape(
         image_tokens=tuple(picture.width * picture.height // recipe.unit**2 for picture in workload.pictures),
         # And the token that ends the image.
-        prefix_tokens=count(_BEFORE) + 1,
-        suffix_tokens=tuple(count(question.text + _AFTER) for question in workload.questions),
+        prefix_tokens=len(tokens(_BEFORE)) + 1,
+        suffix_tokens=tuple(map(len, suffixes)),
         steps=0 if workload.questions[0].choices else max(question.max_tokens for question in workload.questions),
+        suffix_rows=_rows([question.picture for question in workload.questions], suffixes),
     )
+
+
+def _rows(pictures: Sequence[int], suffixes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Of each suffix, how many of its tokens are not in a beginning that one before it, of its picture, has too."""
+    known: set[tuple[int, tuple[int, ...]]] = set()
+    rows: list[int] = []
+    for picture, suffix in zip(pictures, suffixes, strict=True):
+        before = len(known)
+        known.update((picture, suffix[: count + 1]) for count in range(len(suffix)))
+        # The last one's row is every question's own.
+        rows.append(max(len(known) - before, 1))
+    return tuple(rows)
 
 
 def limit(recipe: Recipe, shape: Shape, seconds: Seconds) -> Limit:
@@ -99,6 +113,7 @@ def _at_door(workload: Workload, shape: Shape, door: int) -> Shape:
         shape.prefix_tokens,
         tuple(shape.suffix_tokens[place] for place in asked),
         shape.steps,
+        tuple(shape.rows[place] for place in asked),
     )
 
 
@@ -115,7 +130,8 @@ def _language(recipe: Recipe, shape: Shape, in_flight: int | None) -> dict[str, 
 def _rounds(shape: Shape, in_flight: int) -> list[Shape]:
     """Equal rounds of `in_flight` questions of mean length, each about pictures of its own as far as there are any."""
     questions = shape.suffix_tokens
-    mean = round(sum(questions) / len(questions))
+    mean, rows = (round(sum(each) / len(questions)) for each in (questions, shape.rows))
     pictures = shape.image_tokens[:in_flight]
-    each = Shape(pictures, shape.prefix_tokens, (mean,) * min(in_flight, len(questions)), shape.steps)
+    count = min(in_flight, len(questions))
+    each = Shape(pictures, shape.prefix_tokens, (mean,) * count, shape.steps, (rows,) * count)
     return [each] * -(-len(questions) // in_flight)

@@ -10,7 +10,7 @@ from lm_server import metrics
 from lm_server.constraints import Constraint
 from lm_server.entries import EntryLibrary, checked_tenant
 from lm_server.grammars import Grammar, GrammarLibrary
-from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys
 from lm_server.request_run import Done, KnownImage, Piece, RequestRun, Underway
 from lm_server.requests import Ask, ImagePart, Turn
 from lm_server.runner import ImageEmbedding
@@ -150,9 +150,7 @@ class Answerer:
                 outcomes.append(self._check_length(known[ask.turns], ask))
             except InvalidArgument as exc:
                 outcomes.append(exc)
-        built = [outcome for outcome in outcomes if isinstance(outcome, Prompt)]
-        cut = iter(with_common_cut(built))
-        return [next(cut) if isinstance(outcome, Prompt) else outcome for outcome in outcomes]
+        return outcomes
 
     def _check_length(self, prompt: Prompt, ask: Ask) -> Prompt:
         context, wanted = self._limits.context_tokens, ask.max_tokens or 1

@@ -112,8 +112,8 @@ class Engine:
         with self._pending_lock:
             self.check_room(len(tickets), tenant)
             self._pending.take(tenant, len(tickets))
-        for ticket in tickets:
-            self._inbox.put(partial(self._take, ticket))
+        # Together, so that what they share is seen.
+        self._inbox.put(partial(self._take, tickets))
         return tickets
 
     def supply(self, ticket: Ticket, embeddings: Mapping[str, ImageEmbedding]) -> None:
@@ -326,13 +326,14 @@ class Engine:
             logger.exception("a listener failed")
             self._end(ticket)
 
-    def _take(self, ticket: Ticket) -> None:
-        self._tickets[ticket.sequence] = ticket
-        if self.is_broken:
-            self._turn_away(ticket)
-            return
-        ticket.sequence.drafter = self._drafter(ticket)
-        self._scheduler.add(ticket.sequence)
+    def _take(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            self._tickets[ticket.sequence] = ticket
+            if self.is_broken:
+                self._turn_away(ticket)
+                continue
+            ticket.sequence.drafter = self._drafter(ticket)
+            self._scheduler.add(ticket.sequence)
 
     def _drafter(self, ticket: Ticket) -> Drafter | None:
         """Only of an answer that is always the best next token, drafts can be told right or wrong."""

@@ -77,6 +77,10 @@ class EvictionOrder:
     def __contains__(self, key: bytes) -> bool:
         return key in self._entries
 
+    def has_children(self, key: bytes) -> bool:
+        """Whether another stands on this one."""
+        return self._num_children[key] > 0
+
     def __len__(self) -> int:
         return len(self._entries)
 

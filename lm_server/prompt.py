@@ -231,39 +231,6 @@ def _check_places(places: int, count: int, what: str) -> None:
         raise InvalidArgument(f"the prompt has {places} places for {count} {what}")
 
 
-def with_common_cut(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """The prompts of one request, each with one more cut where they begin to differ, if that saves enough.
-
-    Equal prompts are cut before their last token, which each needs a row of its own for.
-    """
-    if len(prompts) < 2:
-        return tuple(prompts)
-    common = min(common_tokens(prompts), *(len(prompt) - 1 for prompt in prompts))
-    return tuple(_with_cut(prompt, common) for prompt in prompts)
-
-
-def common_tokens(prompts: Sequence[Prompt]) -> int:
-    """How many leading tokens, and images, all the prompts share."""
-    first = prompts[0]
-    common = min(len(prompt) for prompt in prompts)
-    for prompt in prompts[1:]:
-        differs = np.flatnonzero(np.not_equal(first.tokens[:common], prompt.tokens[:common]))
-        common = int(differs[0]) if len(differs) else common
-        for mine, theirs in zip(first.images, prompt.images, strict=False):
-            if mine != theirs:
-                common = min(common, mine.start, theirs.start)
-    return common
-
-
-def _with_cut(prompt: Prompt, cut: int) -> Prompt:
-    inside_image = any(span.start < cut < span.end for span in prompt.images)
-    kept = [earlier for earlier in prompt.cuts if earlier <= cut]
-    previous = kept[-1] if kept else 0
-    if inside_image or cut >= len(prompt) or cut - previous < MIN_SEGMENT_TOKENS:
-        return prompt
-    return Prompt(prompt.tokens, prompt.positions, prompt.next_position, prompt.images, (*kept, cut))
-
-
 def segment_keys(prompt: Prompt, tenant: str, fingerprint: str, adapter: str = "") -> tuple[bytes, ...]:
     """A key for the segment that ends at each cut: a digest of everything before it, images by their ids.
 
@@ -282,3 +249,10 @@ def segment_keys(prompt: Prompt, tenant: str, fingerprint: str, adapter: str = "
         keys.append(digest.digest())
         start = cut
     return tuple(keys)
+
+
+def text_key(parent: bytes, tokens: Sequence[int]) -> bytes:
+    """A key for the segment of these tokens on the one of key `parent`; never equal to one that ends at another cut."""
+    digest = hashlib.blake2b(parent + b"\0", digest_size=16, person=b"text")
+    digest.update(np.asarray(tokens, dtype=np.int64).tobytes())
+    return digest.digest()

@@ -7,7 +7,9 @@ Decoding rows come first, so that a long prefill, cut to the row limit, never st
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
+from lm_server.branching import branch, stands_on
 from lm_server.drafts import num_right
 from lm_server.segments import Block, KvLedger, Segment
 from lm_server.sequence import Sequence, State
@@ -15,6 +17,8 @@ from lm_server.steps import Logits, Plan, Run, Step, branch_run, prompt_run
 
 # A sequence waits so often for prefixes on disk; then it has what is still missing computed.
 MAX_DISK_WAITS = 3
+# So many that wait are looked at for what they share.
+MAX_BRANCHED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ class Scheduler:
                     sequence.asked_images = True
                     lacking.append(sequence)
                 passed_over.append(sequence)
-            elif not self._start(sequence):
+            elif not self._start(self._branched(sequence)):
                 self.waiting.appendleft(sequence)
                 break
         self.waiting.extendleft(reversed(passed_over))
@@ -167,13 +171,25 @@ class Scheduler:
                 return True
         return False
 
+    def _branched(self, sequence: Sequence) -> Sequence:
+        """The sequence, cut where it parts from those that wait on the same segment."""
+        if not sequence.is_branched:
+            base, others = stands_on(sequence), islice(self.waiting, MAX_BRANCHED)
+            alike = [each for each in others if not each.is_branched and stands_on(each) == base]
+            branch([sequence, *alike], self.ledger.continuations)
+        return sequence
+
     def _start(self, sequence: Sequence) -> bool:
         cached = sum(self._cached_tokens(key, end - start) for key, start, end in sequence.segments)
         ahead = sum(self._ahead(each, _tail(each).capacity) for each in self.running)
         own_tokens = sequence.tail_tokens + self._ahead(sequence, sequence.tail_tokens)
-        cuts, images = sequence.prompt.cuts, sequence.images_before_cuts
         path = self.ledger.acquire_path(
-            sequence.keys, cuts, images, room_tokens=own_tokens + ahead, adapter=sequence.adapter_identity
+            sequence.keys,
+            sequence.prompt.cuts,
+            sequence.images_before_cuts,
+            tokens=sequence.prompt.tokens,
+            room_tokens=own_tokens + ahead,
+            adapter=sequence.adapter_identity,
         )
         if path is None:
             return False

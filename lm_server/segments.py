@@ -8,7 +8,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lm_server.continuations import Continuations
 from lm_server.eviction import EvictionOrder, RebuildCost, worth
+from lm_server.prompt import MIN_SEGMENT_TOKENS
 from lm_server.shelf import SegmentFacts
 from lm_server.tiers import Tiers, Transfer
 
@@ -71,6 +73,11 @@ class Segment:
         return self.block.num_computed == self.block.capacity
 
     @property
+    def is_brief(self) -> bool:
+        """It is a short text that some questions begin with, and goes with the last of them."""
+        return bool(self.facts.text) and self.num_tokens < MIN_SEGMENT_TOKENS
+
+    @property
     def worth(self) -> float:
         """Its worth in an eviction order, by what of it is computed."""
         share = self.block.num_computed / self.num_tokens
@@ -89,6 +96,7 @@ class KvLedger:
         unused_tokens: Of these, kept segments that nobody uses: what can be evicted.
         freed: Ids of blocks given up since the last `take_freed`.
         num_evicted_tokens: Tokens of kept segments that made room, since the start.
+        continuations: The segments of text.
     """
 
     budget_tokens: int
@@ -98,6 +106,7 @@ class KvLedger:
     unused_tokens: int = 0
     freed: list[int] = field(default_factory=list)
     num_evicted_tokens: int = 0
+    continuations: Continuations = field(default_factory=Continuations)
     _segments: dict[bytes, Segment] = field(default_factory=dict)
     _order: EvictionOrder = field(default_factory=EvictionOrder)
     _restoring: list[Segment] = field(default_factory=list)
@@ -127,16 +136,17 @@ class KvLedger:
         cuts: Sequence[int],
         images: Sequence[frozenset[str]],
         *,
+        tokens: tuple[int, ...] = (),
         room_tokens: int = 0,
         adapter: str = "",
     ) -> list[Segment] | None:
         """The segments that end at the cuts, made where they do not exist; the caller uses them until `release_path`.
 
-        `images` names for each cut the images shown before it; `adapter` is what all are computed with. None, with
-        nothing changed, where there is no room for the missing ones and `room_tokens` more. Those that a tier holds are
-        restored.
+        `images` names for each cut the images shown before it; `adapter` is what all are computed with; `tokens` are
+        the prompt's, by which later prompts find its texts. None, with nothing changed, where there is no room for the
+        missing ones and `room_tokens` more. Those that a tier holds are restored.
         """
-        all_facts = self._facts(keys, cuts, images, adapter)
+        all_facts = self._facts(keys, cuts, images, adapter, tokens)
         missing = [facts for facts in all_facts if facts.key not in self._segments]
         idle = [self._segments[key] for key in keys if key in self._segments and not self._segments[key].num_users]
         wanted = sum(facts.num_tokens for facts in missing)
@@ -154,11 +164,13 @@ class KvLedger:
         return path
 
     def release_path(self, path: Sequence[Segment]) -> None:
-        """Ends one use of each segment. They stay for later prompts until their room is wanted."""
-        for segment in path:
+        """Ends one use of each segment. They stay for later prompts until their room is wanted; brief ones go."""
+        for segment in reversed(path):
             segment.num_users -= 1
             if segment.num_users:
                 continue
+            if segment.is_brief and not segment.is_forgotten and not self._order.has_children(segment.key):
+                self._lose(segment)
             if segment.is_forgotten:
                 self.release_block(segment.block)
             else:
@@ -179,12 +191,17 @@ class KvLedger:
 
     def _forget(self, gone: Sequence[Segment]) -> None:
         for segment in gone:
-            del self._segments[segment.key]
-            self._order.remove(segment.key)
-            segment.is_forgotten = True
+            self._lose(segment)
             if segment.num_users == 0:
                 self.unused_tokens -= segment.num_tokens
                 self.release_block(segment.block)
+
+    def _lose(self, segment: Segment) -> None:
+        """No later prompt finds the segment any more."""
+        del self._segments[segment.key]
+        self._order.remove(segment.key)
+        self.continuations.remove(segment.facts)
+        segment.is_forgotten = True
 
     def acquire_block(self, capacity: int) -> Block | None:
         """A private block, or None where there is no room."""
@@ -222,13 +239,19 @@ class KvLedger:
         return self.tiers.take_transfers() if self.tiers else ()
 
     def _facts(
-        self, keys: Sequence[bytes], cuts: Sequence[int], images: Sequence[frozenset[str]], adapter: str
+        self,
+        keys: Sequence[bytes],
+        cuts: Sequence[int],
+        images: Sequence[frozenset[str]],
+        adapter: str,
+        tokens: tuple[int, ...],
     ) -> list[SegmentFacts]:
         facts: list[SegmentFacts] = []
         parent, start, shown = None, 0, frozenset[str]()
         for key, cut, all_shown in zip(keys, cuts, images, strict=True):
             cost = self.cost(start, cut - start, len(all_shown - shown))
-            facts.append(SegmentFacts(key, parent, start, cut - start, all_shown, cost, adapter))
+            text = tokens[start:cut] if all_shown == shown else ()
+            facts.append(SegmentFacts(key, parent, start, cut - start, all_shown, cost, adapter, text))
             parent, start, shown = key, cut, all_shown
         return facts
 
@@ -241,6 +264,7 @@ class KvLedger:
         segment = Segment(facts, self._new_block(facts.num_tokens))
         self._segments[facts.key] = segment
         self._order.add(facts.key, facts.parent)
+        self.continuations.add(facts)
         kept = self.tiers.find(facts.key, facts.num_tokens) if self.tiers else None
         if self.tiers and kept and kept.is_ready:
             self.tiers.restore(kept, segment.block.block_id)
@@ -261,6 +285,7 @@ class KvLedger:
             self._evict(self._segments.pop(key))
 
     def _evict(self, segment: Segment) -> None:
+        self.continuations.remove(segment.facts)
         self.unused_tokens -= segment.num_tokens
         self.release_block(segment.block)
         self.num_evicted_tokens += segment.num_tokens

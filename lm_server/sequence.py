@@ -58,6 +58,7 @@ class Sequence:
         tenant: Whose it is; tenants take turns.
         adapter: What its rows are computed with beside the model, to its end.
         turn: Its place among those that wait.
+        is_branched: It has been cut where it parts from what waited with it.
     """
 
     prompt: Prompt
@@ -78,6 +79,7 @@ class Sequence:
     tenant: str = ""
     adapter: AdapterName | None = None
     turn: int = 0
+    is_branched: bool = False
 
     @property
     def is_begun(self) -> bool:

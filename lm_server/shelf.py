@@ -17,6 +17,7 @@ class SegmentFacts:
         images: Ids of every image that it, or what stands before it, shows.
         cost: What computing it takes, in tokens' work.
         adapter: Identity of the adapter that it was computed with; "" for none.
+        text: Its tokens, where it shows no image that was not shown before it; else none.
     """
 
     key: bytes
@@ -26,6 +27,7 @@ class SegmentFacts:
     images: frozenset[str]
     cost: float
     adapter: str = ""
+    text: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

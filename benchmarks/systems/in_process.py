@@ -17,7 +17,7 @@ from checkpoint import LoadedLanguage, load_language, load_vision
 from kernels import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from lm_server.engine import Engine
 from lm_server.main import make_engine, token_facts
-from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, PromptBuilder, segment_keys
 from lm_server.runner import ImageEmbedding
 from lm_server.settings import LanguageSettings
 from lm_server.showing import ImageRef
@@ -134,7 +134,7 @@ class Worker:
         built = [self._prompts.build([Message("user", (image, question.text))]) for question in questions]
         works = [
             self._work(question, prompt, {image.image_id: embedding})
-            for question, prompt in zip(questions, with_common_cut(built), strict=True)
+            for question, prompt in zip(questions, built, strict=True)
         ]
         asked.update((place, _Asked(question, at)) for place, question in zip(group, questions, strict=True))
         listeners = [lambda event, place=place: events.put((place, event)) for place in group]

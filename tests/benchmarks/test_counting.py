@@ -71,6 +71,13 @@ def test_more_questions_add_suffixes_and_decoding_only() -> None:
     assert 3.9 < operations(many["decode"]) / operations(few["decode"]) < 4.1
 
 
+def test_what_questions_begin_with_is_counted_once() -> None:
+    """Of rows there are fewer then; what is generated and looked at stays."""
+    apart, shared = (phases(RECIPE, Shape((576,), 14, (20, 20), 16, rows)) for rows in ((), (20, 5)))
+    assert 1.55 < operations(apart["suffix"]) / operations(shared["suffix"]) < 1.65
+    assert apart["decode"] == shared["decode"]
+
+
 def test_scoring_decodes_nothing() -> None:
     """Choices of one token need the suffix's logits alone."""
     assert phases(RECIPE, Shape((576,), 14, (20, 20), 0))["decode"] == []
@@ -146,3 +153,6 @@ def test_a_workloads_shape_is_counted_by_the_tokenizer(tiny_checkpoint, tiny_rec
         # The template's one placeholder stands for the whole picture.
         assert len(tokenizer(text)["input_ids"]) - 1 == shape.prefix_tokens + suffix
     assert shape.image_tokens == (TINY.side**2,)
+    # The first is new, and no other begins wholly as one before it.
+    assert shape.suffix_rows[0] == shape.suffix_tokens[0]
+    assert all(0 < rows <= tokens for rows, tokens in zip(shape.suffix_rows, shape.suffix_tokens, strict=True))

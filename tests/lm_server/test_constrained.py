@@ -263,7 +263,7 @@ def test_preempted_answers_are_the_same(one_workshop: Workshop) -> None:
         calm = held(bench, [(case, grammar) for case in cases], 48)
         for told in calm:
             told.end()
-    with one_workshop.engine(kv_tokens=260, growth_tokens=1) as bench:
+    with one_workshop.engine(kv_tokens=200, growth_tokens=1) as bench:
         pressed = held(bench, [(case, grammar) for case in cases], 48)
         for told in pressed:
             told.end()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lm_server.prompt import Message, Prompt, common_tokens, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, segment_keys
 from lm_server.showing import ImageRef
 from rpc.errors import InvalidArgument
 from tests.lm_server.workshop import Case, Workshop, ask, oracle_messages, picture
@@ -59,23 +59,6 @@ def test_cuts_follow_each_image(workshop: Workshop) -> None:
     """Every image is followed by a cut, behind the token that closes it."""
     prompt = workshop.prompt(ask("Compare.", 1, 2))
     assert prompt.cuts == tuple(span.end + 1 for span in prompt.images)
-
-
-def test_a_long_common_text_is_cut_where_questions_differ(one_workshop: Workshop) -> None:
-    """Questions of one request that begin alike at length share that text too; short beginnings are not worth it."""
-    policy = "Judge the picture by the house rules, which are many and have to be repeated each time. " * 3
-    prompts = [one_workshop.prompt(ask(policy + question, 1)) for question in ("Dogs?", "Cats?", "Birds?")]
-    cut = with_common_cut(prompts)
-    assert all(prompt.cuts[-1] == common_tokens(prompts) > prompts[0].cuts[-1] for prompt in cut)
-    short = [one_workshop.prompt(ask(question, 1)) for question in ("Is it a dog?", "Is it a cat?")]
-    assert [prompt.cuts for prompt in with_common_cut(short)] == [prompt.cuts for prompt in short]
-
-
-def test_different_images_are_never_common(one_workshop: Workshop) -> None:
-    """Two prompts whose tokens are equal but whose images differ share nothing from the image on."""
-    left, right = (one_workshop.prompt(ask("What is this?", number)) for number in (1, 2))
-    assert left.tokens == right.tokens
-    assert common_tokens([left, right]) == left.images[0].start
 
 
 def test_keys_depend_on_image_tenant_and_fingerprint(one_workshop: Workshop) -> None:

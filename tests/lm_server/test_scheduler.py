@@ -1,5 +1,7 @@
 """The scheduler and its ledger, without a model: what runs, in what order, and who makes room for whom."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,7 +157,10 @@ def test_a_forgotten_image_is_never_found_again() -> None:
 def test_many_questions_take_the_prefix_once_and_their_own_tails(max_tokens: int, num_generated: int) -> None:
     """Room for 32 questions on one image is the prefix and 32 tails, whatever they might still generate."""
     made = scheduler(budget=100_000, max_rows=4096, max_running=64, growth_tokens=64)
-    asked = [sequence(prompt(576 + 12 + number % 9, 576, image="a"), max_tokens) for number in range(32)]
+    prompts = [prompt(576 + 12 + number % 9, 576, image="a") for number in range(32)]
+    # That begin unlike.
+    unlike = [replace(one, tokens=(*one.tokens[:576], -n, *one.tokens[577:])) for n, one in enumerate(prompts)]
+    asked = [sequence(one, max_tokens) for one in unlike]
     for one in asked:
         made.add(one)
     most = 0

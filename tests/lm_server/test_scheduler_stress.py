@@ -148,6 +148,9 @@ class World:
         if self.draw.random() < 0.3:
             tokens += range(9000, 9010)
             cuts.append(len(tokens))
+        # Many begin alike, for a while.
+        start = self.draw.choice([(), (*range(12),), (*range(6), *range(50, 60))])
+        tokens += start[: self.draw.randrange(1, 30)]
         tokens += [self.draw.randrange(100) for _ in range(self.draw.randrange(1, 15))]
         positions = np.zeros((3, len(tokens)), dtype=np.int64)
         return Prompt(tuple(tokens), positions, len(tokens), tuple(spans), tuple(cuts))

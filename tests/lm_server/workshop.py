@@ -21,7 +21,7 @@ from lm_server.engine import Engine
 from lm_server.grammars import Grammar, Vocabulary
 from lm_server.logprobs import TokenLogprob
 from lm_server.probing import ParserLimits
-from lm_server.prompt import Message, Prompt, PromptBuilder, TokenFacts, segment_keys, with_common_cut
+from lm_server.prompt import Message, Prompt, PromptBuilder, TokenFacts, segment_keys
 from lm_server.runner import ImageEmbedding, ModelRunner
 from lm_server.sampler import Sampling
 from lm_server.scheduler import Scheduler, SchedulerLimits
@@ -256,7 +256,7 @@ class Bench:
 
     def ask(self, cases: Sequence[Case], max_tokens: int = 12, sampling: Sampling | None = None) -> list[Told]:
         """Asks all the cases as one request."""
-        prompts = with_common_cut([self.shop.prompt(case) for case in cases])
+        prompts = [self.shop.prompt(case) for case in cases]
         return self.submit(
             [
                 self.shop.work(case, prompt, max_tokens=max_tokens, sampling=sampling or Sampling())

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from lm_server.prompt import with_common_cut
 from lm_server.showing import shown
 from tests.families import FAMILIES
 from tests.videos import whole
@@ -56,7 +55,7 @@ def test_questions_about_one_video_share_its_prefix(halves: MakeHalves, family: 
     """Several questions about one video compute its tokens once, and each gets the whole model's answer."""
     both = halves(family)
     turns: list[tuple[Part, ...]] = [(ODD, question) for question in QUESTIONS]
-    prompts = with_common_cut([both.prompt(*parts) for parts in turns])
+    prompts = [both.prompt(*parts) for parts in turns]
     with both.shop.engine() as bench:
         told = bench.submit(work_of(both, turns, prompts))
         ends = [one.end() for one in told]
