@@ -251,8 +251,9 @@ class Engine:
     def _collect_tokens(self, ticket: Ticket, run: Run, found: NextTokens) -> None:
         piece, reason = "", None
         # Of the rows of drafted tokens that were wrong nothing is wanted.
-        for token, logits in zip(self._next_tokens(ticket, run, found), found.logits, strict=False):
-            piece, reason = piece + self._take_token(ticket, token, logits), self._end_reason(ticket, token)
+        for place, token in enumerate(self._next_tokens(ticket, run, found)):
+            piece += self._take_token(ticket, token, found.logits, place)
+            reason = self._end_reason(ticket, token)
             if reason:
                 # Of tokens that were drafted, too, none counts behind the end.
                 # What a grammar allows is a character, and not a part of one.
@@ -278,11 +279,11 @@ class Engine:
         metrics.ACCEPTED_TOKENS.inc(right)
         return found.best[: right + 1]
 
-    def _take_token(self, ticket: Ticket, token: int, logits: torch.Tensor) -> str:
-        """The text that a token, chosen by these logits, lets be sent."""
+    def _take_token(self, ticket: Ticket, token: int, logits: torch.Tensor, place: int) -> str:
+        """The text that a token, chosen by the logits [R, V] at `place`, lets be sent."""
         ticket.sequence.output.append(token)
         metrics.GENERATED_TOKENS.inc()
-        return "" if token in self._end_tokens else ticket.push(token, logits)
+        return "" if token in self._end_tokens else ticket.push(token, logits, place)
 
     def _end_reason(self, ticket: Ticket, token: int) -> str | None:
         """Why the answer is over with this token; None where it is not."""

@@ -135,12 +135,13 @@ class Sequence:
     def positions_at(self, start: int, count: int) -> Positions:
         """Rotary positions [3, count] from `start` of prompt and output together."""
         end, length = start + count, len(self.prompt)
-        known = self.prompt.positions[:, start : min(end, length)]
         if end <= length:
-            return known
+            return self.prompt.positions[:, start:end]
         first = self.prompt.next_position + max(start - length, 0)
-        generated = np.arange(first, self.prompt.next_position + end - length)
-        return np.concatenate([known, np.broadcast_to(generated, (3, len(generated)))], axis=1)
+        generated = np.arange(first, self.prompt.next_position + end - length)[None].repeat(3, axis=0)
+        if start >= length:
+            return generated
+        return np.concatenate([self.prompt.positions[:, start:], generated], axis=1)
 
     def images_between(self, start: int, end: int) -> tuple[ImageSpan, ...]:
         """The images that have tokens in a part of the prompt."""

@@ -22,7 +22,8 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
-        self._tokenizer = tokenizer
+        # Of transformers' own call nine tenths are around this one.
+        self._backend = tokenizer.backend_tokenizer
         self._stop = tuple(stop)
         self._tokens: list[int] = []
         # Tokens before `_read` are in `text`; decoding starts at `_context`.
@@ -66,7 +67,8 @@ class TextStream:
         return self._decode(self._tokens[self._context : end])[len(before) :]
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        text: str = self._backend.decode(tokens, skip_special_tokens=True)
+        return text
 
     def _take_settled(self, piece: str) -> None:
         """Takes of an unfinished piece what no later token can change: it is not decoded again with each of them."""

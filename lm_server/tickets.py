@@ -121,10 +121,10 @@ class Ticket:
         self.first_logprobs: list[float] = []
         self.rest_logprobs: list[float] = []
 
-    def push(self, token: int, logits: torch.Tensor) -> str:
-        """Takes the next token of the text, chosen by these logits [V]; returns the text that can be sent now."""
+    def push(self, token: int, logits: torch.Tensor, place: int) -> str:
+        """Takes the next token of the text, chosen by the logits [R, V] at `place`; returns what can be sent now."""
         if self.logprobs is not None:
-            self.logprobs.note(token, logits)
+            self.logprobs.note(token, logits[place])
         return self.text.push(token)
 
     def completed(self) -> tuple[TokenLogprob, ...]:
