@@ -131,5 +131,5 @@ def kill_replica(address: str) -> None:
 
 def run_deploy(*flags: str, timeout_s: float = STOP_S * 2) -> "subprocess.CompletedProcess[str]":
     """`lookonce deploy ray` that is expected to end by itself."""
-    command = [sys.executable, "-m", "lookonce", "deploy", "ray", *flags]
+    command = [sys.executable, "-m", "lookonce", "deploy", "ray", "--port", "0", *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=timeout_s, check=False)
