@@ -55,11 +55,12 @@ def order_runs(runs: Sequence[Run]) -> list[Run]:
 class StepAttention:
     """How the rows of one step attend; the same for every layer.
 
-    `runs` are in the order of `order_runs`, their rows one after the other, their blocks placed in `memory`.
+    `runs` are in the order of `order_runs`, their rows one after the other, their blocks placed in `memory`. All rows'
+    keys and values are stored; `attending` are the runs whose rows attend, or ends of such runs. None: all are.
     """
 
-    def __init__(self, runs: Sequence[Run], memory: KvMemory) -> None:
-        self._runs, self._memory = runs, memory
+    def __init__(self, runs: Sequence[Run], memory: KvMemory, attending: Sequence[Run] | None = None) -> None:
+        self._runs, self._memory = runs if attending is None else attending, memory
         self._ends = {run.block.block_id: run.end for run in runs}
         self._rows = torch.cat(
             [torch.arange(memory.start(run.block) + run.start, memory.start(run.block) + run.end) for run in runs]
@@ -75,15 +76,17 @@ class StepAttention:
 
         Args:
             layer: The layer's index.
-            queries: [Hq, R, D], rotary positions applied.
+            queries: [Hq, A, D], of the rows that attend, rotary positions applied.
             keys: [Hkv, R, D], rotary positions applied.
             values: [Hkv, R, D].
             scale: What scores are multiplied by.
 
         Returns:
-            [Hq, R, D], in the queries' dtype.
+            [Hq, A, D], in the queries' dtype.
         """
         self._memory.write(layer, self._rows, keys, values)
+        if not queries.shape[1]:
+            return queries
         if can_attend(queries, keys, values):
             if self._spans is None:
                 self._spans = SpanAttention(groups_of(self._runs, self._memory, self._ends, torch.get_num_threads()))

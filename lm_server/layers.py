@@ -4,6 +4,7 @@ Both work on flat rows [R, H], all sequences' rows of a step one after the other
 last layer's feed-forward part can be left out for rows that nobody looks at.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,13 +35,33 @@ class StepInputs:
     cos_sin: tuple[torch.Tensor, torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Those of a step's rows that are looked at behind the last layer.
+
+    Attributes:
+        rows: Slices of the step's rows.
+        attention: How these rows attend.
+    """
+
+    rows: Sequence[slice]
+    attention: StepAttention
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """These rows of a tensor [R, …] of all."""
+        return torch.cat([tensor[rows] for rows in self.rows]) if self.rows else tensor[:0]
+
+
 class Layer(Protocol):
     """A decoder layer. `linears` are those of its linear layers that adapters can change."""
 
     linears: tuple[Linear, ...]
 
-    def attend(self, hidden: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
-        """Rows [R, H] after attention, residual included; their keys and values are stored."""
+    def attend(self, hidden: torch.Tensor, inputs: StepInputs, wanted: Wanted | None = None) -> torch.Tensor:
+        """Rows [R, H] after attention, residual included; all their keys and values are stored.
+
+        Of the `wanted` rows alone, where they are given: the step's adapters have no others from then on.
+        """
         ...
 
     def feed(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -75,8 +96,8 @@ class LeanLayer(nn.Module):
         self._down = make_linear(mlp.down_proj.weight, mlp.down_proj.bias)
         self._before_attention, self._before_mlp = layer.input_layernorm, layer.post_attention_layernorm
 
-    def attend(self, hidden: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
-        """Rows [R, H] after attention, residual included; their keys and values are stored."""
+    def attend(self, hidden: torch.Tensor, inputs: StepInputs, wanted: Wanted | None = None) -> torch.Tensor:
+        """Rows [R, H], or of the wanted, after attention, residual included; all keys and values are stored."""
         rows = _normed(hidden, self._before_attention)
         product = self._qkv(rows)
         self.adapters.add(product, rows, self._qkv_linears)
@@ -84,10 +105,14 @@ class LeanLayer(nn.Module):
         turned = qkv[:, : self._num_turned]
         if self._head_norms is not None:
             turned = F.rms_norm(turned, (self._head_dim,), eps=self._head_norms[1]) * self._head_norms[0]
-        turned = rotate(turned, inputs.rotation).transpose(0, 1)
-        queries, keys = turned[: self._num_heads], turned[self._num_heads :]
+        turned = rotate(turned, inputs.rotation)
+        queries, keys = turned[:, : self._num_heads], turned[:, self._num_heads :].transpose(0, 1)
         values = qkv[:, self._num_turned :].transpose(0, 1)
-        attended = inputs.attention(self._index, queries, keys, values, self._scale).transpose(0, 1).flatten(1)
+        attention = inputs.attention
+        if wanted is not None:
+            attention, queries, hidden = wanted.attention, wanted.of(queries), wanted.of(hidden)
+            self.adapters.keep(wanted.rows)
+        attended = attention(self._index, queries.transpose(0, 1), keys, values, self._scale).transpose(0, 1).flatten(1)
         return self._with_adapters(self._out.plus(attended, hidden), attended, self._out_linear)
 
     def feed(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -110,12 +135,20 @@ class WholeLayer:
 
     def __init__(self, layer: Any, index: int, adapters: StepAdapters) -> None:
         self._layer = layer
+        self._adapters = adapters
         self.linears = adapt_linears(layer, f"{LANGUAGE}layers.{index}", adapters)
         # accelerate's hooks sit on the layer as a whole.
         self._is_hooked = hasattr(layer, "_hf_hook")
 
-    def attend(self, hidden: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
-        """Rows [R, H] after attention, residual included; of a hooked layer, after all of it."""
+    def attend(self, hidden: torch.Tensor, inputs: StepInputs, wanted: Wanted | None = None) -> torch.Tensor:
+        """Rows [R, H], or of the wanted, after attention, residual included; of a hooked layer, after all of it."""
+        attended = self._attend(hidden, inputs)
+        if wanted is None:
+            return attended
+        self._adapters.keep(wanted.rows)
+        return wanted.of(attended)
+
+    def _attend(self, hidden: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
         call: dict[str, Any] = {
             "attention_mask": None,
             "position_ids": None,

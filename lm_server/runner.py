@@ -1,7 +1,7 @@
 """Runs a step of the scheduler on the language half: rows in, logits out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from kernels.rotary import rotation
 from lm_server.adapters import HEAD, Shape
 from lm_server.attention import NAME, StepAttention, order_runs
 from lm_server.kv import KvMemory
-from lm_server.layers import StepInputs, make_layers
+from lm_server.layers import StepInputs, Wanted, make_layers
 from lm_server.lora import Linear, StepAdapters
 from lm_server.steps import Logits, Run
 from lm_server.tied import embedded_dtype, hold_table_once, input_device
@@ -106,7 +106,7 @@ class ModelRunner:
         ordered = order_runs(runs)
         self.memory.place(run.block for run in ordered)
         wanted = _wanted(ordered)
-        hidden = self._through_layers(ordered, [rows for _, rows in wanted])
+        hidden = self._through_layers(ordered, wanted)
         if not wanted:
             return {}
         rows = self._text.norm(hidden)
@@ -124,11 +124,11 @@ class ModelRunner:
             start = end
         return found
 
-    def _through_layers(self, runs: Sequence[Run], wanted: Sequence[slice]) -> torch.Tensor:
+    def _through_layers(self, runs: Sequence[Run], wanted: Sequence[tuple[Run, slice]]) -> torch.Tensor:
         """What the last layer makes of the wanted rows, [N, H].
 
-        The other rows are there for their keys and values, which attention stores; of the last layer's feed-forward
-        part nothing of them is ever looked at.
+        The other rows are there for their keys and values, which attention stores; what the last layer makes of them
+        beyond that is never looked at.
         """
         images = _image_rows(runs)
         hidden = self._embed(runs, images)
@@ -142,9 +142,19 @@ class ModelRunner:
                     features = image.of(image.embedding.deepstack[index])
                     hidden[image.rows] += features.to(hidden.device, hidden.dtype)
         # (DeepStack features behind this layer would be added to image rows, which are never wanted.)
-        hidden = last.attend(hidden, inputs)
-        self._adapters.keep(wanted)
-        return last.feed(torch.cat([hidden[rows] for rows in wanted]) if wanted else hidden[:0])
+        return last.feed(last.attend(hidden, inputs, self._only(runs, wanted)))
+
+    def _only(self, runs: Sequence[Run], wanted: Sequence[tuple[Run, slice]]) -> Wanted | None:
+        """The wanted rows for the last layer; None where they are all."""
+        rows = [slices for _, slices in wanted]
+        counts = [each.stop - each.start for each in rows]
+        if sum(counts) == sum(run.num_rows for run in runs):
+            return None
+        ends = [
+            replace(run, start=run.end - count, tokens=run.tokens[-count:])
+            for (run, _), count in zip(wanted, counts, strict=True)
+        ]
+        return Wanted(rows, StepAttention(runs, self.memory, ends))
 
     def _inputs(self, runs: Sequence[Run], hidden: torch.Tensor) -> StepInputs:
         positions = torch.from_numpy(np.concatenate([run.positions for run in runs], axis=1))[:, None]
