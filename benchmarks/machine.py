@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.systems.hosted import ROOT
 from benchmarks.systems.registry import VLLM_PYTHON
 
@@ -39,11 +41,13 @@ def command(module: str = "benchmarks.run", arguments: Sequence[str] | None = No
 
 
 def _processor() -> str:
+    """Its name, and the widest vectors that torch finds in it: what it multiplies depends on them more than on the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(names, platform.processor())} with {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _gpu() -> str:
