@@ -63,7 +63,9 @@ class Asker:
 
     def ask(self, image_id: str, count: int, max_tokens: int) -> tuple[int, float]:
         """Tokens of the questions without the image's, and the seconds until all were answered."""
-        questions = [{"text": question_text(number), "max_tokens": max_tokens} for number in range(count)]
+        # They begin unlike: the model knows nothing of what questions share.
+        texts = [f"{number + 1}. {question_text(number)}" for number in range(count)]
+        questions = [{"text": text, "max_tokens": max_tokens} for text in texts]
         began = time.perf_counter()
         reply = self.http.post("/v1/answers", json={"images": [f"image:{image_id}"], "questions": questions})
         seconds = time.perf_counter() - began

@@ -1,8 +1,9 @@
 """Operations that a workload cannot do without, counted off a checkpoint's sizes. No torch, no clock.
 
 Counted: the tower for each new picture; each picture's prompt prefix once, of whose last layer only keys and values are
-needed; every question's own tokens, what several about a picture begin with once; and a row of every generated token but the first. Not counted: decoding and
-resizing of pictures, norms, rotations, activations, sampling, and everything around the model.
+needed; every question's own tokens, what several about a picture begin with once; and a row of every generated token
+but the first. Not counted: decoding and resizing of pictures, norms, rotations, activations, sampling, and everything
+around the model.
 """
 
 import math

@@ -41,7 +41,7 @@ def command(module: str = "benchmarks.run", arguments: Sequence[str] | None = No
 
 
 def _processor() -> str:
-    """Its name, and the widest vectors that torch finds in it: what it multiplies depends on them more than on the name."""
+    """Its name, and the widest vectors that torch finds in it: they tell more than the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
