@@ -20,10 +20,10 @@ enum {
     MOST_ROWS = 64,
     MOST_INPUTS = 1 << 17,
     FEW_ROWS = 24,
-    /* Values of a block of a panel; a smaller one for up to SMALL_TILES tiles, which give the next less time to come. */
+    /* Values of a block of a panel. */
     BLOCK = 384 * LINE,
-    SMALL_BLOCK = 128 * LINE,
-    SMALL_TILES = 3,
+    /* So many tiles are done with a block too soon to have the next one in the first cache beside it. */
+    FAST_TILES = 3,
     /* How far ahead a single tile fetches, in values. */
     AHEAD = 48 * LINE,
     /* Units of work for a thread at least, and so many that one more for some does not matter. */
@@ -47,26 +47,31 @@ typedef struct {
     int64_t first_row, rows;
 } Part;
 
-/* A block of a panel: `depth` inputs of rows, and where their sums are. Of what is next, an input fetches `share`. */
+/* A block of a panel: `depth` inputs of rows, and where their sums are. Each input of each tile fetches `share` values of
+ * what is next, as far as the second cache or into the first one. */
 typedef struct {
     const float *x, *panel, *bias;
     float *sums;
     int64_t x_row, sums_row, depth, share;
 } Block;
 
-/* Adds the products of `rows` rows with a block of a panel to their sums, which begin as the bias if there is one. */
-INLINE void tile(const Block *block, int64_t row, const float *next, const int rows) {
+INLINE void fetch(const float *from, const int is_far) {
+    if (is_far)
+        __builtin_prefetch(from, 0, 2);
+    else
+        __builtin_prefetch(from, 0, 3);
+}
+
+/* Sums the products of `rows` rows with a block of a panel, added to the bias, or to earlier blocks' if there is none. */
+INLINE void sum_block(const Block *block, int64_t row, const float *next, const int rows, const int is_far) {
     const float *x = block->x + row * block->x_row, *end = x + block->depth, *column = block->panel;
     const int64_t x_row = block->x_row, share = block->share, step = block->sums_row;
-    float *to = block->sums + row * step;
-    const float *from = block->bias ? block->bias : to;
-    const int64_t from_row = block->bias ? 0 : step;
     Lanes sums[ROWS][WIDE];
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < WIDE; j++) sums[i][j] = load_any(from + i * from_row + j * LANES);
+        for (int j = 0; j < WIDE; j++) sums[i][j] = all_of(0.0f);
     /* By twos, and never none: else the compiler keeps the sums in memory around the loop. */
     do {
-        for (int j = 0; j < 2 * PANEL; j += LINE) __builtin_prefetch(next + j * share / PANEL);
+        for (int j = 0; j < 2 * PANEL; j += LINE) fetch(next + j * share / PANEL, is_far);
         for (int k = 0; k < 2; k++) {
             Lanes weights[WIDE];
             for (int j = 0; j < WIDE; j++) weights[j] = load(column + k * PANEL + j * LANES);
@@ -77,19 +82,31 @@ INLINE void tile(const Block *block, int64_t row, const float *next, const int r
         }
         next += 2 * share, column += 2 * PANEL;
     } while ((x += 2) < end);
+    float *to = block->sums + row * step;
+    const float *from = block->bias ? block->bias : to;
+    const int64_t from_row = block->bias ? 0 : step;
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < WIDE; j++) store_any(to + i * step + j * LANES, sums[i][j]);
+        for (int j = 0; j < WIDE; j++)
+            store_any(to + i * step + j * LANES, load_any(from + i * from_row + j * LANES) + sums[i][j]);
 }
 
-static void any_tile(const Block *block, int64_t row, int64_t rows, const float *next) {
+INLINE void tile(const Block *block, int64_t row, int64_t rows, const float *next, const int is_far) {
     switch (rows) {
-    case 1: tile(block, row, next, 1); break;
-    case 2: tile(block, row, next, 2); break;
-    case 3: tile(block, row, next, 3); break;
-    case 4: tile(block, row, next, 4); break;
-    case 5: tile(block, row, next, 5); break;
-    default: tile(block, row, next, 6);
+    case 1: sum_block(block, row, next, 1, is_far); break;
+    case 2: sum_block(block, row, next, 2, is_far); break;
+    case 3: sum_block(block, row, next, 3, is_far); break;
+    case 4: sum_block(block, row, next, 4, is_far); break;
+    case 5: sum_block(block, row, next, 5, is_far); break;
+    default: sum_block(block, row, next, 6, is_far);
     }
+}
+
+/* Two functions, whose registers the compiler gives out better than those of one. */
+static __attribute__((noinline)) void near_tile(const Block *block, int64_t row, int64_t rows, const float *next) {
+    tile(block, row, rows, next, 0);
+}
+static __attribute__((noinline)) void far_tile(const Block *block, int64_t row, int64_t rows, const float *next) {
+    tile(block, row, rows, next, 1);
 }
 
 /* value / (1 + e⁻ˣ), by a power of e that is never large. */
@@ -120,18 +137,18 @@ static void finish(const Product *product, const float *sums, int64_t sums_row, 
         }
 }
 
-/* Inputs of a block: about as many for each of them, and an even number. */
-static int64_t block_depth(int64_t inputs, int64_t tiles) {
-    if (tiles == 1) return inputs;
-    int64_t most = (tiles <= SMALL_TILES ? SMALL_BLOCK : BLOCK) / PANEL, blocks = (inputs + most - 1) / most;
+/* Inputs of a block: about as many for each of them, and an even number. However many rows there are, a row's sums are
+ * the same to the last bit. */
+static int64_t block_depth(int64_t inputs) {
+    int64_t blocks = (inputs * PANEL + BLOCK - 1) / BLOCK;
     return ((inputs + blocks - 1) / blocks + 1) / 2 * 2;
 }
 
 /* A part's rows over one panel, summed in y, or, where the panel is not whole, beside it. */
 static void one_panel(const Product *product, const Part *part, int64_t panel) {
     float edge[MOST_ROWS * PANEL];
-    int64_t tiles = (part->rows + ROWS - 1) / ROWS, most = block_depth(product->inputs, tiles), column = panel * PANEL;
-    int is_whole = column + PANEL <= product->outputs;
+    int64_t tiles = (part->rows + ROWS - 1) / ROWS, most = block_depth(product->inputs), column = panel * PANEL;
+    int is_whole = column + PANEL <= product->outputs, is_far = tiles > 1 && tiles <= FAST_TILES;
     Block block = {.panel = product->weights + panel * product->inputs * PANEL, .bias = product->bias + column};
     block.sums = is_whole ? product->y + part->first_row * product->y_row + column : edge;
     block.sums_row = is_whole ? product->y_row : PANEL;
@@ -143,7 +160,7 @@ static void one_panel(const Product *product, const Part *part, int64_t panel) {
         const float *next = block.panel + (tiles == 1 ? AHEAD : block.depth * PANEL);
         for (int64_t place = 0; place < tiles; place++) {
             int64_t row = part->rows * place / tiles, rows = part->rows * (place + 1) / tiles - row;
-            any_tile(&block, row, rows, next + place * block.depth * block.share);
+            (is_far ? far_tile : near_tile)(&block, row, rows, next + place * block.depth * block.share);
             if (left == block.depth && !(is_whole && product->form == PLAIN))
                 finish(product, block.sums + row * block.sums_row, block.sums_row, part->first_row + row, rows, column);
         }

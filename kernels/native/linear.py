@@ -8,6 +8,10 @@ import torch.nn.functional as F
 
 from kernels.native.library import library
 
+# Where these products are faster than oneDNN's, by torch's name of the processor's kind. With AVX-512 they are right
+# but have not been measured: only emulated.
+FASTER_ON = frozenset({"AVX2"})
+
 # What becomes of a product, as linear.c numbers it.
 PLAIN, SILU, GELU_TANH, PLUS, TIMES = range(5)
 
@@ -21,9 +25,9 @@ class _Product(ctypes.Structure):
 
 
 def can_multiply(weight: torch.Tensor) -> bool:
-    """Whether compiled products are there and take weights like these: float32 on the CPU."""
+    """Whether compiled products are there, worth while, and take weights like these: float32 on the CPU."""
     is_taken = weight.dtype is torch.float32 and weight.device.type == "cpu" and weight.numel() > 0
-    return is_taken and library() is not None
+    return is_taken and torch.backends.cpu.get_cpu_capability() in FASTER_ON and library() is not None
 
 
 class PanelWeights:
@@ -34,12 +38,10 @@ class PanelWeights:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._outputs, self._inputs = weight.shape
-        width = _panel()
-        missing = -self._outputs % width
-        padded = F.pad(weight.detach(), (0, self._inputs % 2, 0, missing))
-        self.panels = padded.view(-1, width, padded.shape[1]).transpose(1, 2).contiguous()
-        bias = weight.new_zeros(self._outputs) if bias is None else bias.detach()
-        self._bias = F.pad(bias, (0, missing)).contiguous()
+        self.panels = _panels(weight.detach(), _panel())
+        self._bias = weight.new_zeros(self.panels.shape[0] * self.panels.shape[2])
+        if bias is not None:
+            self._bias[: self._outputs] = bias.detach()
 
     def __call__(self, rows: torch.Tensor, form: int = PLAIN, other: torch.Tensor | None = None) -> torch.Tensor:
         """What becomes of rows [..., I] · Wᵀ + b: [..., O].
@@ -54,8 +56,7 @@ class PanelWeights:
         """
         shape = (*rows.shape[:-1], self._outputs)
         x = _flat(rows, (*rows.shape[:-1], self._inputs))
-        if self._inputs % 2:
-            x = F.pad(x, (0, 1))
+        x = F.pad(x, (0, 1)) if self._inputs % 2 else x
         more = x if other is None else _flat(other, shape)
         y = torch.empty(len(x), self._outputs)
         product = _Product(
@@ -75,6 +76,17 @@ class PanelWeights:
         )
         _functions().lookonce_linear(ctypes.byref(product))
         return y.view(shape)
+
+
+def _panels(weight: torch.Tensor, width: int) -> torch.Tensor:
+    """The weights [O, I] in panels of `width` outputs, of which no second copy is made on the way."""
+    outputs, inputs = weight.shape
+    whole, left = divmod(outputs, width)
+    panels = weight.new_zeros(whole + (left > 0), inputs + inputs % 2, width)
+    panels[:whole, :inputs] = weight[: whole * width].reshape(whole, width, inputs).transpose(1, 2)
+    if left:
+        panels[whole, :inputs, :left] = weight[whole * width :].T
+    return panels
 
 
 def _flat(values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
