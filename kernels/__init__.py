@@ -1,6 +1,14 @@
 """Faster forms of what both halves compute, equal to torch's own up to rounding."""
 
-from kernels.linear import PackedLinear, PlainLinear, make_linear, pack_linears, pack_patch_embedding
+from kernels.linear import (
+    NativeLinear,
+    PackedLinear,
+    PlainLinear,
+    make_linear,
+    pack_linears,
+    pack_patch_embedding,
+    packed_linear,
+)
 from kernels.process import keep_freed_memory, leave_threads_to_the_model, return_freed_memory
 from kernels.table import PackedTable, packed_table
 from kernels.tower import pack_tower_blocks
@@ -9,6 +17,7 @@ from kernels.turns import ALONE, Alone, Turns, TurnsUnusable, open_turns
 __all__ = [
     "ALONE",
     "Alone",
+    "NativeLinear",
     "PackedLinear",
     "PackedTable",
     "PlainLinear",
@@ -21,6 +30,7 @@ __all__ = [
     "pack_linears",
     "pack_patch_embedding",
     "pack_tower_blocks",
+    "packed_linear",
     "packed_table",
     "return_freed_memory",
 ]

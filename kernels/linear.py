@@ -1,8 +1,8 @@
-"""Linear layers over weights that oneDNN has laid out beforehand.
+"""Linear layers over weights that are laid out beforehand: for the compiled products here, or by oneDNN.
 
 `torch.nn.functional.linear` lays the weights out anew at every call, which the few rows of a decoding step never pay
-back. One layout, made once for some hundred rows, is faster at every number of rows; the plain weights are dropped, so
-nothing is held twice. What follows a product, an activation or a residual, is done while its result is in the cache.
+back. One layout, made once, is faster at every number of rows; the plain weights are dropped, so nothing is held twice.
+What follows a product, an activation or a residual, is done while its result is in the cache.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kernels.native import linear as native
 from kernels.patches import is_patch_embedding, patch_linear
 
 # The layout is made for this many rows; neighbours a factor of eight away cost the same.
@@ -27,6 +28,9 @@ _PLAIN: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     SILU: F.silu,
     GELU_TANH: partial(F.gelu, approximate="tanh"),
 }
+
+
+_NATIVE = {NONE: native.PLAIN, SILU: native.SILU, GELU_TANH: native.GELU_TANH}
 
 
 class PlainLinear(nn.Module):
@@ -91,12 +95,52 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
 
 
+class NativeLinear(nn.Module):
+    """The same over weights in panels, for compiled products: float32 on the CPU."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation = NONE) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._weights = native.PanelWeights(weight, bias)
+        self._form = _NATIVE[activation]
+
+    @property
+    def panels(self) -> torch.Tensor:
+        """The weight [⌈O / N⌉, I, N], padded."""
+        return self._weights.panels
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """The layer's output, activated."""
+        return self._weights(rows, self._form)
+
+    def plus(self, rows: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The output, not activated, plus `residual` of the same shape."""
+        return self._weights(rows, native.PLUS, residual)
+
+    def times(self, rows: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """The output, not activated, times `factor` of the same shape."""
+        return self._weights(rows, native.TIMES, factor)
+
+    def extra_repr(self) -> str:
+        """Shown in the module's representation."""
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
 def make_linear(
     weight: torch.Tensor, bias: torch.Tensor | None = None, activation: Activation = NONE
-) -> PackedLinear | PlainLinear:
+) -> NativeLinear | PackedLinear | PlainLinear:
     """A linear layer of weights [O, I] that the caller gives up, packed where that can be done."""
-    made = PackedLinear if can_pack(weight) else PlainLinear
-    return made(weight, bias, activation)
+    packed = packed_linear(weight, bias, activation)
+    return PlainLinear(weight, bias, activation) if packed is None else packed
+
+
+def packed_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None = None, activation: Activation = NONE
+) -> NativeLinear | PackedLinear | None:
+    """The layer in the fastest layout that there is here for such weights; None where there is none."""
+    if native.can_multiply(weight):
+        return NativeLinear(weight, bias, activation)
+    return PackedLinear(weight, bias, activation) if can_pack(weight) else None
 
 
 def pack_linears(module: nn.Module) -> int:
@@ -104,14 +148,17 @@ def pack_linears(module: nn.Module) -> int:
 
     Left alone: layers on another device or offloaded, dtypes that this processor's oneDNN does not take, subclasses.
     """
-    packed = 0
+    count = 0
     # Kept in a list, a layer that is replaced would go on holding its weights to the end.
     for parent in [each for each in module.modules() if type(each) is not nn.Linear]:
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and not hasattr(child, "_hf_hook") and can_pack(child.weight):
-                setattr(parent, name, PackedLinear(child.weight, child.bias))
-                packed += 1
-    return packed
+            if type(child) is not nn.Linear or hasattr(child, "_hf_hook"):
+                continue
+            packed = packed_linear(child.weight, child.bias)
+            if packed is not None:
+                setattr(parent, name, packed)
+                count += 1
+    return count
 
 
 def pack_patch_embedding(tower: nn.Module) -> bool:
@@ -120,9 +167,10 @@ def pack_patch_embedding(tower: nn.Module) -> bool:
     if not isinstance(embedding, nn.Module) or not is_patch_embedding(embedding):
         return False
     linear = patch_linear(embedding.get_submodule("proj"))  # type: ignore[arg-type]  # is_patch_embedding has looked
-    if not can_pack(linear.weight):
+    packed = packed_linear(linear.weight, linear.bias)
+    if packed is None:
         return False
-    tower.patch_embed = PackedLinear(linear.weight, linear.bias)
+    tower.patch_embed = packed
     return True
 
 

@@ -1,6 +1,6 @@
-"""Rows of a weight that oneDNN has laid out, so that a token table which is also the head's weight is held once.
+"""Rows of a weight that is laid out for products, so that a token table which is also the head's weight is held once.
 
-oneDNN cuts a weight [O, I] into tiles and pads it to whole ones. How large they are is its own affair and differs from
+Panels of our own are read as they stand. oneDNN cuts a weight [O, I] into tiles and pads it to whole ones. How large they are is its own affair and differs from
 processor to processor; so the layouts that are known are tried, and one is taken only where it gives back every value.
 """
 
@@ -11,7 +11,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from kernels.linear import PackedLinear
+from kernels.linear import NativeLinear, PackedLinear
 
 # Rows and columns of a tile, and how many neighbours of a row lie together: AB16b64a is 64 rows by 16 columns.
 _TILE_ROWS = (64, 48, 32, 24, 16, 8)
@@ -49,13 +49,20 @@ class PackedTable(nn.Module):
         return all(torch.equal(self(rows), weight[rows]) for rows in places)
 
 
-def packed_table(layer: PackedLinear, weight: torch.Tensor) -> PackedTable | None:
+def packed_table(layer: NativeLinear | PackedLinear, weight: torch.Tensor) -> PackedTable | None:
     """The table whose rows are those of the weight [V, H] that the layer was made of; None where they cannot be had."""
-    if not (hasattr(torch.ops.mkldnn, "data_ptr") and hasattr(torch.ops.mkldnn, "_nbytes")):
-        return None
-    values = _memory(layer.packed, weight.dtype)
-    tables = (PackedTable(layer.packed, tiles, weight.shape[1]) for tiles in _layouts(values, weight.shape))
+    tables = (PackedTable(packed, tiles, weight.shape[1]) for packed, tiles in _tilings(layer, weight))
     return next((table for table in tables if table.holds(weight)), None)
+
+
+def _tilings(layer: NativeLinear | PackedLinear, weight: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What owns the layer's weight, and the tiles that it may be made of."""
+    if isinstance(layer, NativeLinear):
+        # Tiles of one column.
+        yield layer.panels, layer.panels[:, :, None, :, None]
+    elif hasattr(torch.ops.mkldnn, "data_ptr") and hasattr(torch.ops.mkldnn, "_nbytes"):
+        for tiles in _layouts(_memory(layer.packed, weight.dtype), weight.shape):
+            yield layer.packed, tiles
 
 
 def _memory(packed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

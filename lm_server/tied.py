@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kernels import PackedLinear, PackedTable, packed_table
-from kernels.linear import can_pack
+from kernels import NativeLinear, PackedLinear, PackedTable, packed_linear, packed_table
 
 
 def hold_table_once(model: Any) -> bool:
@@ -38,17 +37,15 @@ def input_device(embedding: nn.Module) -> torch.device | str:
     return _weight(embedding).device
 
 
-def _packed(head: Any, embedding: Any) -> tuple[PackedLinear, PackedTable] | None:
+def _packed(head: Any, embedding: Any) -> tuple[NativeLinear | PackedLinear, PackedTable] | None:
     are_plain = type(head) is nn.Linear and type(embedding) is nn.Embedding
     are_hooked = any(hasattr(module, "_hf_hook") for module in (head, embedding))
     if not are_plain or are_hooked or head.weight is not embedding.weight:
         return None
     weight = _weight(embedding).detach()
-    if head.bias is not None or not can_pack(weight):
-        return None
-    layer = PackedLinear(weight, None)
-    table = packed_table(layer, weight)
-    return (layer, table) if table else None
+    layer = packed_linear(weight) if head.bias is None else None
+    table = None if layer is None else packed_table(layer, weight)
+    return None if layer is None or table is None else (layer, table)
 
 
 def _weight(embedding: nn.Module) -> torch.Tensor:

@@ -53,6 +53,26 @@ INLINE IntLanes numbers(void) { return (IntLanes){0, 1, 2, 3, 4, 5, 6, 7}; }
 /* All bits of the first `count` values, none of the others. */
 INLINE IntLanes first_of(int64_t count) { return numbers() < (int32_t)count; }
 
+/* The first `count` values, where there are fewer than LANES; the others are zero, or stay. */
+#if defined(__AVX512F__)
+INLINE Lanes load_first(const float *from, int64_t count) {
+    return count < LANES ? _mm512_maskz_loadu_ps((__mmask16)((1 << count) - 1), from) : load_any(from);
+}
+INLINE void store_first(float *to, Lanes value, int64_t count) {
+    _mm512_mask_storeu_ps(to, (__mmask16)(count < LANES ? (1 << count) - 1 : -1), value);
+}
+#else
+INLINE Lanes load_first(const float *from, int64_t count) {
+    return count < LANES ? _mm256_maskload_ps(from, (__m256i)first_of(count)) : load_any(from);
+}
+INLINE void store_first(float *to, Lanes value, int64_t count) {
+    if (count < LANES)
+        _mm256_maskstore_ps(to, (__m256i)first_of(count), value);
+    else
+        store_any(to, value);
+}
+#endif
+
 INLINE Lanes only(Lanes value, IntLanes kept) { return (Lanes)((IntLanes)value & kept); }
 INLINE Lanes either(Lanes value, Lanes other, IntLanes kept) {
     return (Lanes)(((IntLanes)value & kept) | ((IntLanes)other & ~kept));

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("attention.c")
-_HEADER = SOURCE.with_name("lanes.h")
+_FOLDER = Path(__file__).parent
+SOURCES = tuple(_FOLDER / name for name in ("attention.c", "linear.c"))
+_READ = (*SOURCES, _FOLDER / "lanes.h")
 # The thread pool is torch's own: its libgomp is what the undefined names are found in when the library is loaded.
-_COMPILE = ("-std=c11", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-c", str(SOURCE))
+_COMPILE = ("-std=c11", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-c")
 _COMPILE_S = 120.0
 # By torch's name of what the processor can do.
 _PROCESSORS = {"AVX512": ("-mavx512f", "-mfma"), "AVX2": ("-mavx2", "-mfma")}
@@ -52,20 +53,22 @@ def build() -> list[Path]:
 
 def _compile(compiler: str, path: Path, flags: Sequence[str]) -> Path:
     part = path.with_suffix(f".{os.getpid()}.part")
-    compiled = part.with_suffix(".o")
+    compiled = {source: part.with_suffix(f".{source.stem}.o") for source in SOURCES}
+    commands = [(*_COMPILE, *flags, str(source), "-o", str(to)) for source, to in compiled.items()]
+    commands.append(("-shared", *map(str, compiled.values()), "-o", str(part)))
     try:
-        for command in ((*_COMPILE, *flags, "-o", str(compiled)), ("-shared", str(compiled), "-o", str(part))):
+        for command in commands:
             subprocess.run([compiler, *command], check=True, capture_output=True, timeout=_COMPILE_S)  # noqa: S603 - the compiler the builder names
         part.replace(path)
     finally:
-        for left in (part, compiled):
+        for left in (part, *compiled.values()):
             left.unlink(missing_ok=True)
     return path
 
 
 def _path(processor: str) -> Path:
-    digest = hashlib.sha256(_HEADER.read_bytes() + SOURCE.read_bytes()).hexdigest()[:16]
-    return SOURCE.with_name(f"attention-{digest}-{processor.lower()}.so")
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in _READ)).hexdigest()[:16]
+    return _FOLDER / f"native-{digest}-{processor.lower()}.so"
 
 
 def _torch_threads() -> Path | None:

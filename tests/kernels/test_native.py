@@ -9,15 +9,13 @@ import torch
 from kernels import tower
 from kernels.native import Group, Range, SpanAttention, can_attend, library
 from kernels.tower import TowerAttention
+from tests.kernels.building import is_built
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _built() -> None:
     """It is compiled where a compiler and a processor for it are at hand."""
-    if library.library() is None:
-        library.build()
-        library.library.cache_clear()
-    if library.library() is None:
+    if not is_built():
         pytest.skip("no compiler here, or a processor that it is not for")
 
 
