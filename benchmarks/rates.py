@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from benchmarks.counting import Attention, Linear, Operation, Reading
 from kernels import keep_freed_memory
 from kernels.attention import attend
-from kernels.native import MAX_ROWS, Group, Range, SpanAttention, can_attend
+from kernels.native import MAX_ROWS, Group, PanelWeights, Range, SpanAttention, can_attend, can_multiply
 
 # Weights are taken in turn from more memory than a cache holds, as a model's layers are.
 ROTATED_BYTES = 128 << 20
@@ -80,7 +80,7 @@ class Rates:
             return work()
 
     def _linear(self, one: Linear) -> dict[str, float]:
-        """By `F.linear`, and with weights that oneDNN packed before where it can."""
+        """By `F.linear`, and with weights packed before: by oneDNN, and for the compiled products, where they can be."""
         count = max(1, min(MOST_WEIGHTS, ROTATED_BYTES // (self._dtype.itemsize * one.inputs * one.outputs)))
         weights = [self._random(one.outputs, one.inputs) for _ in range(count)]
         x = self._random(one.rows, one.inputs)
@@ -95,6 +95,9 @@ class Rates:
             )
         except (AttributeError, RuntimeError):
             pass
+        if can_multiply(weights[0]):
+            panels = [PanelWeights(weight, None) for weight in weights]
+            found["compiled"] = self._best(lambda number: panels[number % count](x))
         return found
 
     def _attention(self, one: Attention) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Rows of a weight that is laid out for products, so that a token table which is also the head's weight is held once.
 
-Panels of our own are read as they stand. oneDNN cuts a weight [O, I] into tiles and pads it to whole ones. How large they are is its own affair and differs from
-processor to processor; so the layouts that are known are tried, and one is taken only where it gives back every value.
+Panels of our own are read as they stand. oneDNN cuts a weight [O, I] into tiles and pads it to whole ones. How large
+they are is its own affair and differs from processor to processor; so the layouts that are known are tried, and one is
+taken only where it gives back every value.
 """
 
 import ctypes

@@ -7,9 +7,9 @@ def main() -> None:
     """Builds, and tells what came of it."""
     built = build()
     if not built:
-        print("no compiled attention: no C compiler here that can; torch's own operators are used")
+        print("nothing compiled: no C compiler here that can; torch's own operators are used")
     elif library() is None:
-        print("compiled attention is not for this processor or this torch, whose own operators are used")
+        print("what is compiled is not for this processor or this torch, whose own operators are used")
     for path in built:
         print(f"{path}: built")
 

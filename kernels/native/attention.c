@@ -12,8 +12,8 @@
 
 #include "lanes.h"
 
-/* Keys of a block, and how many vectors they are. */
-enum { BLOCK = 64, VECTORS = BLOCK / LANES };
+/* Keys of a block; keys, or columns of values, of a panel, which a tile goes through from one end to the other. */
+enum { BLOCK = 128, PANEL = WIDE * LANES, FEW_ROWS = 2 * ROWS };
 
 /* Rows [first_row, end_row) of the step, and the ranges [first_range, end_range) that they look at. */
 typedef struct {
@@ -40,24 +40,30 @@ typedef struct {
     float scale;
 } Plan;
 
-/* A thread's own memory: queries, outputs, maxima and sums of a group's rows, and a block of keys and values. */
+/* A thread's own memory: queries, outputs, maxima and sums of a group's rows, and a block: keys in panels
+ * [BLOCK / PANEL][dim][PANEL], values likewise [dim / PANEL][BLOCK][PANEL], scores [ROWS][BLOCK]. */
 typedef struct {
     float *queries, *out, *highest, *sum, *keys, *values, *scores;
 } Room;
 
-/* `rows` queries over `vectors` vectors of keys [dim][BLOCK]: scores [rows][BLOCK]. */
+/* `rows` queries over `vectors` vectors of a panel of keys: scores [rows][BLOCK]. */
 INLINE void score(const float *queries, const float *keys, int64_t dim, float *scores, const int rows, const int vectors) {
     Lanes sums[ROWS][WIDE];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vectors; j++) sums[i][j] = all_of(0.0f);
-    for (int64_t d = 0; d < dim; d++) {
-        Lanes column[WIDE];
-        for (int j = 0; j < vectors; j++) column[j] = load(keys + d * BLOCK + j * LANES);
-        for (int i = 0; i < rows; i++) {
-            Lanes value = all_of(queries[i * dim + d]);
-            for (int j = 0; j < vectors; j++) sums[i][j] += value * column[j];
+    /* By twos, and never none: else the compiler keeps the sums in memory around the loop. */
+    const float *end = queries + dim;
+    do {
+        for (int d = 0; d < 2; d++) {
+            Lanes column[WIDE];
+            for (int j = 0; j < vectors; j++) column[j] = load(keys + d * PANEL + j * LANES);
+            for (int i = 0; i < rows; i++) {
+                Lanes value = all_of(queries[i * dim + d]);
+                for (int j = 0; j < vectors; j++) sums[i][j] += value * column[j];
+            }
         }
-    }
+        keys += 2 * PANEL;
+    } while ((queries += 2) < end);
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vectors; j++) store(scores + i * BLOCK + j * LANES, sums[i][j]);
 }
@@ -68,14 +74,16 @@ INLINE void add_values(const float *weights, const float *values, int64_t step, 
     Lanes sums[ROWS][WIDE];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vectors; j++) sums[i][j] = all_of(shares[i]) * load(out + i * dim + j * LANES);
-    for (int64_t key = 0; key < count; key++) {
+    const float *end = weights + count;
+    do {
         Lanes row[WIDE];
-        for (int j = 0; j < vectors; j++) row[j] = load_any(values + key * step + j * LANES);
+        for (int j = 0; j < vectors; j++) row[j] = load_any(values + j * LANES);
         for (int i = 0; i < rows; i++) {
-            Lanes weight = all_of(weights[i * BLOCK + key]);
+            Lanes weight = all_of(weights[i * BLOCK]);
             for (int j = 0; j < vectors; j++) sums[i][j] += weight * row[j];
         }
-    }
+        values += step;
+    } while (++weights < end);
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vectors; j++) store(out + i * dim + j * LANES, sums[i][j]);
 }
@@ -83,69 +91,90 @@ INLINE void add_values(const float *weights, const float *values, int64_t step, 
 /* Turns a row's scores of `count` keys, in `vectors` vectors, into weights, in place, zero beyond them; returns what the
  * earlier ones are worth now. */
 INLINE float weigh(float *scores, int64_t count, int64_t vectors, float *highest, float *sum) {
+    int64_t whole = count / LANES;
+    IntLanes last = first_of(count % LANES);
     Lanes most = all_of(*highest), sums = all_of(0.0f);
-    for (int64_t j = 0; j < vectors; j++)
-        most = larger(most, either(load(scores + j * LANES), most, first_of(count - j * LANES)));
-    float top = largest(most);
-    for (int64_t j = 0; j < vectors; j++) {
-        Lanes weights = only(exponential(load(scores + j * LANES) - top), first_of(count - j * LANES));
+    for (int64_t j = 0; j < whole; j++) most = larger(most, load(scores + j * LANES));
+    if (whole < vectors) most = larger(most, either(load(scores + whole * LANES), most, last));
+    float top = largest(most), share = two_to(all_of(*highest - top))[0];
+    for (int64_t j = 0; j < whole; j++) {
+        Lanes weights = two_to(load(scores + j * LANES) - top);
         sums += weights;
         store(scores + j * LANES, weights);
     }
-    float share = exponential(all_of(*highest - top))[0];
-    *sum = *sum * share + total(sums);
+    if (whole < vectors) {
+        Lanes weights = only(two_to(load(scores + whole * LANES) - top), last);
+        sums += weights;
+        store(scores + whole * LANES, weights);
+    }
+    for (int64_t j = whole + 1; j < vectors; j++) store(scores + j * LANES, all_of(0.0f));
+    store(sum, load(sum) * share + sums);
     *highest = top;
     return share;
 }
 
+/* A block's values: rows `step` apart, panels of columns `apart`. */
+typedef struct {
+    const float *at;
+    int64_t step, apart;
+} Values;
+
 /* `rows` rows over one block; `seen[i]` of its keys count for row i, `count` at most. */
-INLINE void tile(const Room *room, int64_t first, const int64_t *seen, const float *values, int64_t step, int64_t dim,
-                 int64_t count, const int rows) {
+INLINE void tile(const Room *room, int64_t first, const int64_t *seen, const Values *values, int64_t dim, int64_t count,
+                 const int rows) {
     const float *queries = room->queries + first * dim;
     int64_t vectors = (count + LANES - 1) / LANES, key = 0;
     for (; key + WIDE <= vectors; key += WIDE)
-        score(queries, room->keys + key * LANES, dim, room->scores + key * LANES, rows, WIDE);
-    for (; key + 2 <= vectors; key += 2)
-        score(queries, room->keys + key * LANES, dim, room->scores + key * LANES, rows, 2);
-    if (key < vectors) score(queries, room->keys + key * LANES, dim, room->scores + key * LANES, rows, 1);
+        score(queries, room->keys + key * LANES * dim, dim, room->scores + key * LANES, rows, WIDE);
+    for (int64_t left; (left = vectors - key) > 0; key += left > 1 ? 2 : 1) {
+        const float *keys = room->keys + key / WIDE * PANEL * dim + key % WIDE * LANES;
+        if (left > 1)
+            score(queries, keys, dim, room->scores + key * LANES, rows, 2);
+        else
+            score(queries, keys, dim, room->scores + key * LANES, rows, 1);
+    }
     float shares[ROWS];
     for (int i = 0; i < rows; i++)
-        shares[i] = weigh(room->scores + i * BLOCK, seen[i], vectors, room->highest + first + i, room->sum + first + i);
+        shares[i] = weigh(room->scores + i * BLOCK, seen[i], vectors, room->highest + first + i, room->sum + (first + i) * LANES);
     float *out = room->out + first * dim;
+    const float *panel = values->at;
     int64_t column = 0;
-    for (; column + WIDE * LANES <= dim; column += WIDE * LANES)
-        add_values(room->scores, values + column, step, count, shares, out + column, dim, rows, WIDE);
-    for (; column + 2 * LANES <= dim; column += 2 * LANES)
-        add_values(room->scores, values + column, step, count, shares, out + column, dim, rows, 2);
+    for (; column + PANEL <= dim; column += PANEL, panel += values->apart)
+        add_values(room->scores, panel, values->step, count, shares, out + column, dim, rows, WIDE);
+    for (; column + 2 * LANES <= dim; column += 2 * LANES, panel += 2 * LANES)
+        add_values(room->scores, panel, values->step, count, shares, out + column, dim, rows, 2);
     if (column < dim)
-        add_values(room->scores, values + column, step, count, shares, out + column, dim, rows, 1);
+        add_values(room->scores, panel, values->step, count, shares, out + column, dim, rows, 1);
 }
 
-static void any_tile(const Room *room, int64_t first, int64_t rows, const int64_t *seen, const float *values,
-                     int64_t step, int64_t dim, int64_t count) {
+static void any_tile(const Room *room, int64_t first, int64_t rows, const int64_t *seen, const Values *values,
+                     int64_t dim, int64_t count) {
     switch (rows) {
-    case 1: tile(room, first, seen, values, step, dim, count, 1); break;
-    case 2: tile(room, first, seen, values, step, dim, count, 2); break;
-    case 3: tile(room, first, seen, values, step, dim, count, 3); break;
-    case 4: tile(room, first, seen, values, step, dim, count, 4); break;
-    case 5: tile(room, first, seen, values, step, dim, count, 5); break;
-    default: tile(room, first, seen, values, step, dim, count, 6);
+    case 1: tile(room, first, seen, values, dim, count, 1); break;
+    case 2: tile(room, first, seen, values, dim, count, 2); break;
+    case 3: tile(room, first, seen, values, dim, count, 3); break;
+    case 4: tile(room, first, seen, values, dim, count, 4); break;
+    case 5: tile(room, first, seen, values, dim, count, 5); break;
+    default: tile(room, first, seen, values, dim, count, 6);
     }
 }
 
-/* Keys [count] as columns [dim][BLOCK]. */
+/* Keys [count] as columns, in panels. */
 static void turn_keys(const float *keys, int64_t step, int64_t count, int64_t dim, float *to) {
     for (int64_t key = 0; key < count; key += LANES)
         for (int64_t d = 0; d < dim; d += LANES)
-            transpose_tile(keys + key * step + d, step, count - key, to + d * BLOCK + key, BLOCK);
+            transpose_tile(keys + key * step + d, step, count - key,
+                           to + key / PANEL * PANEL * dim + d * PANEL + key % PANEL, PANEL);
 }
 
-static const float *dense_values(const Room *room, const float *values, int64_t step, int64_t count, int64_t dim) {
-    if (step == dim) return values;
-    for (int64_t key = 0; key < count; key++)
-        for (int64_t d = 0; d < dim; d += LANES)
-            store(room->values + key * dim + d, load_any(values + key * step + d));
-    return room->values;
+/* Values [count] in panels; as they are for few rows, which would not pay the copying back. */
+static Values lay_values(const Room *room, const float *values, int64_t step, int64_t count, int64_t dim, int64_t rows) {
+    if (rows <= FEW_ROWS) return (Values){values, step, PANEL};
+    for (int64_t d = 0; d < dim; d += LANES) {
+        float *to = room->values + d / PANEL * PANEL * BLOCK + d % PANEL;
+        for (int64_t key = 0; key < count; key++) store(to + key * PANEL, load_any(values + key * step + d));
+    }
+    return (Values){room->values, PANEL, PANEL * BLOCK};
 }
 
 /* A group's rows of one key head over one range, `first` being the group's first row and `stacked` heads a row. */
@@ -156,7 +185,8 @@ static void over_range(const Room *room, const Range *range, int64_t first, int6
     for (int64_t block = 0; block < most; block += BLOCK) {
         int64_t count = most - block < BLOCK ? most - block : BLOCK;
         turn_keys(keys + (range->start + block) * key_step, key_step, count, dim, room->keys);
-        const float *rows_of = dense_values(room, values + (range->start + block) * value_step, value_step, count, dim);
+        const float *from = values + (range->start + block) * value_step;
+        Values laid = lay_values(room, from, value_step, count, dim, end - begin);
         for (int64_t row = begin; row < end; row += ROWS) {
             int64_t rows = end - row < ROWS ? end - row : ROWS, seen[ROWS];
             for (int64_t i = 0; i < rows; i++) {
@@ -164,7 +194,7 @@ static void over_range(const Room *room, const Range *range, int64_t first, int6
                 seen[i] = left < 0 ? 0 : left < count ? left : count;
             }
             /* Later rows see more. */
-            if (seen[rows - 1]) any_tile(room, row, rows, seen, rows_of, dim, dim, seen[rows - 1]);
+            if (seen[rows - 1]) any_tile(room, row, rows, seen, &laid, dim, seen[rows - 1]);
         }
     }
 }
@@ -173,22 +203,24 @@ static void one_head(const Plan *plan, const Group *group, int64_t head, const M
                      const Matrix *values, const Matrix *out, const Room *room) {
     int64_t dim = plan->head_dim, stacked = plan->num_heads / plan->num_kv_heads;
     int64_t rows = (group->end_row - group->first_row) * stacked;
+    /* Powers of two are taken of scores. */
+    float scale = plan->scale * 1.44269504f;
     for (int64_t row = 0; row < rows; row++) {
         const float *from = queries->at + (group->first_row + row / stacked) * queries->row +
                             (head * stacked + row % stacked) * queries->head;
         for (int64_t d = 0; d < dim; d += LANES) {
-            store(room->queries + row * dim + d, load_any(from + d) * plan->scale);
+            store(room->queries + row * dim + d, load_any(from + d) * scale);
             store(room->out + row * dim + d, all_of(0.0f));
         }
         room->highest[row] = -1e30f;
-        room->sum[row] = 0.0f;
+        store(room->sum + row * LANES, all_of(0.0f));
     }
     for (int64_t place = group->first_range; place < group->end_range; place++)
         over_range(room, plan->ranges + place, group->first_row, stacked, keys->at + head * keys->head, keys->row,
                    values->at + head * values->head, values->row, dim);
     for (int64_t row = 0; row < rows; row++) {
         float *to = out->at + (group->first_row + row / stacked) * out->row + (head * stacked + row % stacked) * out->head;
-        float share = 1.0f / room->sum[row];
+        float share = 1.0f / total(load(room->sum + row * LANES));
         for (int64_t d = 0; d < dim; d += LANES)
             store_any(to + d, load(room->out + row * dim + d) * share);
     }
@@ -197,16 +229,16 @@ static void one_head(const Plan *plan, const Group *group, int64_t head, const M
 /* Values of a room for `rows` rows; all its parts begin at multiples of 16 values. */
 static int64_t room_values(int64_t rows, int64_t dim) {
     int64_t padded = (rows + LANES - 1) / LANES * LANES;
-    return 2 * padded * dim + 2 * padded + 2 * BLOCK * dim + ROWS * BLOCK;
+    return 2 * padded * dim + (1 + LANES) * padded + BLOCK * dim + BLOCK * ((dim + PANEL - 1) / PANEL * PANEL) + ROWS * BLOCK;
 }
 
 static Room room_at(float *at, int64_t rows, int64_t dim) {
     int64_t padded = (rows + LANES - 1) / LANES * LANES;
     Room room = {.queries = at, .out = at + padded * dim, .highest = at + 2 * padded * dim};
     room.sum = room.highest + padded;
-    room.keys = room.sum + padded;
-    room.values = room.keys + BLOCK * dim;
-    room.scores = room.values + BLOCK * dim;
+    room.keys = room.sum + LANES * padded;
+    room.scores = room.keys + BLOCK * dim;
+    room.values = room.scores + ROWS * BLOCK;
     return room;
 }
 

@@ -78,23 +78,22 @@ INLINE Lanes either(Lanes value, Lanes other, IntLanes kept) {
     return (Lanes)(((IntLanes)value & kept) | ((IntLanes)other & ~kept));
 }
 
-/* eˣ for x ≤ 0, to the last bit or two: 2ⁿ · eʳ with |r| ≤ ln 2 / 2, eʳ by its series. */
-INLINE Lanes exponential(Lanes x) {
-    x = larger(x, all_of(-87.0f));
-    /* Beyond 2²³ a float has no fraction: what is added takes it away. */
+/* 2ˣ for x ≤ 0, to the last bit or two: 2ⁿ · 2ʳ with |r| ≤ ½, 2ʳ by the polynomial that is nowhere far from it. */
+INLINE Lanes two_to(Lanes x) {
+    x = larger(x, all_of(-126.0f));
+    /* Beyond 2²³ a float has no fraction: what is added takes it away, and leaves n in the last bits. */
     const Lanes whole = all_of(12582912.0f);
-    Lanes n = (x * 1.44269504f + whole) - whole;
-    Lanes r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    Lanes p = r * (1.0f / 5040) + (1.0f / 720);
-    p = p * r + (1.0f / 120);
-    p = p * r + (1.0f / 24);
-    p = p * r + (1.0f / 6);
-    p = p * r + 0.5f;
+    Lanes n = x + whole, r = x - (n - whole);
+    Lanes p = r * 1.53458119e-4f + 1.339993139e-3f;
+    p = p * r + 9.618488959e-3f;
+    p = p * r + 5.550328777e-2f;
+    p = p * r + 0.2402264689f;
+    p = p * r + 0.6931472057f;
     p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return p * (Lanes)((__builtin_convertvector(n, IntLanes) + 127) << 23);
+    return (Lanes)((IntLanes)p + ((IntLanes)n << 23));
 }
+
+INLINE Lanes exponential(Lanes x) { return two_to(x * 1.44269504f); }
 
 /* LANES rows of LANES values, `step` apart, of which `rows` are there, as LANES columns in `to`, `apart` apart. */
 #if defined(__AVX512F__)

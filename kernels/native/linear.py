@@ -93,7 +93,7 @@ def _flat(values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Values [..., N] as rows [R, N] whose own values are neighbours."""
     if values.shape != shape or values.dtype is not torch.float32 or values.device.type != "cpu":
         raise ValueError(f"{values.dtype} {list(values.shape)} on {values.device} is not float32 {list(shape)} here")
-    flat = values if values.dim() == 2 else values.reshape(-1, shape[-1])  # noqa: PLR2004 - rows and values
+    flat = values if values.dim() == 2 else values.reshape(-1, shape[-1])
     return flat if flat.stride(1) == 1 else flat.contiguous()
 
 
