@@ -1,6 +1,7 @@
 """`lookonce vision`, `language` and `gateway`: one process, here, until a signal."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from lookonce.barriers import spin_briefly
 from lookonce.fetching import with_checkpoint
 from lookonce.models import named
-from lookonce.options import ALSO_VARIABLES, build, settings_of, with_parameters
+from lookonce.options import ALSO_VARIABLES, build, plain_values, settings_of, with_parameters
 
 # Each package is imported only when its command runs: torch takes seconds, and no process needs another's settings.
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Typed by hand, for the same reason.
 Run = Callable[[Any], int]
+WORKERS = ("vision", "language")
 
 
 def run_vision(settings: "VisionSettings") -> int:
@@ -45,26 +47,56 @@ def run_gateway(settings: "GatewaySettings") -> int:
 
 def add_vision(app: typer.Typer) -> None:
     """Gives the command line `vision`."""
-    from vision_server.settings import VisionSettings
-
-    _add(app, "vision", VisionSettings, run_vision, "Run the vision worker alone: images in, embeddings kept.")
+    _add(app, "vision")
 
 
 def add_language(app: typer.Typer) -> None:
     """Gives the command line `language`."""
-    from lm_server.settings import LanguageSettings
-
-    _add(app, "language", LanguageSettings, run_language, "Run the language worker alone: questions in, answers out.")
+    _add(app, "language")
 
 
 def add_gateway(app: typer.Typer) -> None:
     """Gives the command line `gateway`."""
-    from gateway.settings import GatewaySettings
-
-    _add(app, "gateway", GatewaySettings, run_gateway, "Run the HTTP face alone.")
+    _add(app, "gateway")
 
 
-def _add(app: typer.Typer, name: str, settings_type: type, run: Run, doc: str) -> None:
+def run_plain(words: Sequence[str]) -> int | None:
+    """Runs a worker whose command line is nothing but flags and their values; the exit status, None of any other line.
+
+    Typer reads a command line by way of pydantic, which a worker would hold for good: 10 MiB. It has the last word,
+    though: whatever is not plain, or wrong, is left to it.
+    """
+    if not words or words[0] not in WORKERS:
+        return None
+    settings_type, run, _ = _process(words[0])
+    try:
+        values = plain_values(settings_type, words[1:], os.environ)
+        settings = None if values is None else build(settings_type, named(values))
+    except typer.BadParameter:
+        return None
+    return None if settings is None else run(settings)
+
+
+def _process(name: str) -> tuple[type, Run, str]:
+    """Settings of a process, what runs it, and its help."""
+    match name:
+        case "vision":
+            from vision_server.settings import VisionSettings
+
+            return VisionSettings, run_vision, "Run the vision worker alone: images in, embeddings kept."
+        case "language":
+            from lm_server.settings import LanguageSettings
+
+            return LanguageSettings, run_language, "Run the language worker alone: questions in, answers out."
+        case _:
+            from gateway.settings import GatewaySettings
+
+            return GatewaySettings, run_gateway, "Run the HTTP face alone."
+
+
+def _add(app: typer.Typer, name: str) -> None:
+    settings_type, run, doc = _process(name)
+
     def command(values: Mapping[str, Any]) -> None:
         raise typer.Exit(run(build(settings_type, named(values))))
 

@@ -14,6 +14,7 @@ import typer
 import typer.core
 import typer.main
 
+from lookonce import alone
 from lookonce.errors import INTERRUPTED, ChildDied, LookonceError, Stopped
 
 if TYPE_CHECKING:
@@ -82,8 +83,11 @@ app = typer.Typer(
 def main() -> None:
     """Runs the command that the arguments name; exit status 1 for a failure, 2 for a wrong command line."""
     try:
-        app()
-    except Stopped:
+        status = alone.run_plain(sys.argv[1:])
+        if status is None:
+            app()
+        sys.exit(status)
+    except (Stopped, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except ChildDied as death:
         _terminal().died(death)
