@@ -19,6 +19,9 @@ LookonceError              one clear line, which says what to do next
 import signal
 from collections.abc import Sequence
 
+# What a shell reports of a process that SIGINT killed.
+INTERRUPTED = 130
+
 
 class LookonceError(Exception):
     """Root of everything this package raises; str() is the line that a person reads."""

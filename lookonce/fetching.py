@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
-from rich.console import Console
 
 from hub.reference import HubModel
 from lookonce.errors import NoCheckpoint
@@ -99,6 +98,8 @@ def _command(
 
 def _fetch(model: HubModel, half: str | None, *, refresh: bool) -> Path:
     """The directory with a half, or with both. Raises `NoCheckpoint`."""
+    from rich.console import Console
+
     from checkpoint import CheckpointError, Half
     from hub.access import Hub, from_environment
     from hub.errors import HubError

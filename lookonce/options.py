@@ -10,7 +10,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -175,6 +175,24 @@ def build(settings_type: type[Settings], values: Mapping[str, Any]) -> Settings:
         return settings_type(**fields)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
+
+
+def plain_values(settings_type: type, words: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """What a command line says that is nothing but flags, each with its value behind it; None of any other.
+
+    It means what it means to typer. Raises `typer.BadParameter` for a value that cannot be read.
+    """
+    settings = settings_of(settings_type)
+    told = dict(zip(words[::2], words[1::2], strict=False))
+    are_plain = not any(value.startswith("-") for value in told.values())
+    if len(words) % 2 or not told.keys() <= {setting.flag for setting in settings} or not are_plain:
+        return None
+    values: dict[str, Any] = {}
+    for setting in settings:
+        # A variable that is empty says nothing.
+        text = told.get(setting.flag, environment.get(setting.variable) or None)
+        values[setting.name] = setting.default if text is None else setting.read(text)
+    return None if dataclasses.MISSING in values.values() else values
 
 
 def flags(settings: object, *, without: Container[str] = ()) -> list[str]:

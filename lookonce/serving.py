@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-from lookonce.errors import ChildDied, Stopped
+from lookonce.errors import INTERRUPTED, ChildDied, Stopped
 from lookonce.fetching import brought
 from lookonce.launcher import Deployment, Make, with_deployment
 from lookonce.models import named
@@ -19,8 +19,6 @@ DOC = f"""Serve a model: both workers and the gateway as separate processes, one
 
 {ALSO_VARIABLES}
 """
-# What a shell reports of a process that SIGINT killed.
-INTERRUPTED = 130
 
 
 def add_command(app: typer.Typer) -> None:

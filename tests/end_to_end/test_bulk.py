@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lookonce.serving import INTERRUPTED
+from lookonce.errors import INTERRUPTED
 from tests.deployment import STOP_S, Deployment, deploy, environment, redis_server, wait_until
 from tests.end_to_end.asking import png
 from tests.lookonce.bulk.test_dataset import row, save
