@@ -80,7 +80,7 @@ class Rates:
             return work()
 
     def _linear(self, one: Linear) -> dict[str, float]:
-        """By `F.linear`, and with weights packed before: by oneDNN, and for the compiled products, where they can be."""
+        """By `F.linear`, and with weights packed before, by oneDNN and for compiled products, where they can be."""
         count = max(1, min(MOST_WEIGHTS, ROTATED_BYTES // (self._dtype.itemsize * one.inputs * one.outputs)))
         weights = [self._random(one.outputs, one.inputs) for _ in range(count)]
         x = self._random(one.rows, one.inputs)
