@@ -1,8 +1,12 @@
 """`python -m benchmarks.footprint`: memory of each process, bytes of keys and values, and what idle processes use.
 
-A new deployment answers W1 over HTTP. The peak of each worker is set against an interpreter with its imports, the
-weights of its half and the keys and values that it reserved; transformers' whole model, after one question, against
-the same with all weights. Nothing is timed, so the language worker may be asked for its counters meanwhile.
+A new deployment answers W1 over HTTP. The peak of each worker is set against the sum of three: an interpreter that has
+imported what no such worker can do without (`benchmarks.systems.interpreter`, a process of its own: not what this
+project imports, which would excuse it), the weights of its half, and the keys and values that it reserved;
+transformers' whole model, after one question, against the same with all weights. Everything else is what the bar
+leaves 15 % for: the project's own modules, what lies between a layer's products, requests, and pages of libraries'
+code that are read only when a model runs. All is resident memory as the kernel counts it, in which a library counts
+for every process that shares it. Nothing is timed, so the language worker may be asked for its counters meanwhile.
 """
 
 import argparse
@@ -51,7 +55,7 @@ class Part:
         role: vision, language or whole.
         peak_bytes: Its largest resident memory.
         settled_bytes: Resident when all was answered: where it is far below the peak, loading made the peak.
-        interpreter_bytes: Resident in a process with the same imports and no weights.
+        interpreter_bytes: Resident in a process that has imported what this one cannot do without.
         weight_bytes: Of the tensors that it holds.
         kv_bytes: Of keys and values, at most reserved at a time; of the whole model not known, and left at 0.
     """
@@ -152,7 +156,7 @@ def _needed_tokens(workload: Workload, recipe: Recipe, checkpoint: Path) -> int:
 
 
 def interpreter_bytes(role: str, recipe: Recipe) -> int:
-    """Resident memory of a process that has imported what this one imports. Raises `SystemFailed`."""
+    """Resident memory of a process that has imported what this one cannot do without. Raises `SystemFailed`."""
     command = [sys.executable, "-m", "benchmarks.systems.interpreter", role, recipe.architecture]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)  # noqa: S603
     if done.returncode != 0:

@@ -1,7 +1,10 @@
-"""Memory of a process that has imported what a measured one imports and holds no weights.
+"""Memory of an interpreter with what a process like the measured one cannot do without, and no weights.
 
-`python -m benchmarks.systems.interpreter ROLE CLASS`, ROLE being vision, language or whole, and CLASS transformers'
-class of the whole model, whose module transformers imports only when it is asked for.
+That is numpy, torch, safetensors and transformers' class of the whole model, which brings much of transformers and of
+torch's compiler with it whoever imports it; for a worker also grpcio and redis. Nothing of this project is in it: what
+its own modules import beyond that counts against it.
+
+`python -m benchmarks.systems.interpreter ROLE CLASS`, ROLE being vision, language or whole.
 """
 
 import importlib
@@ -10,17 +13,14 @@ import sys
 
 from benchmarks.systems.memory import resident_bytes
 
-# What each process runs, by its role.
-MAIN = {
-    "vision": ("lookonce.cli", "vision_server.main"),
-    "language": ("lookonce.cli", "lm_server.main"),
-    "whole": ("benchmarks.systems.host", "benchmarks.systems.whole"),
-}
+_MODEL = ("numpy", "torch", "safetensors.torch")
+_WORKER = (*_MODEL, "grpc.aio", "redis.asyncio")
+NEEDED = {"vision": _WORKER, "language": _WORKER, "whole": _MODEL}
 
 
 def main(role: str, architecture: str) -> None:
     """Prints the bytes."""
-    for name in MAIN[role]:
+    for name in NEEDED[role]:
         importlib.import_module(name)
     getattr(importlib.import_module("transformers"), architecture)
     print(resident_bytes(os.getpid()))

@@ -8,7 +8,7 @@ import torch
 
 from kernels import tower
 from kernels.native import Group, Range, SpanAttention, can_attend, library
-from kernels.tower import TowerAttention
+from kernels.tower import TowerBlock
 from tests.kernels.building import is_built
 
 
@@ -70,14 +70,20 @@ def test_a_tower_s_attention_is_the_same_both_ways(monkeypatch: pytest.MonkeyPat
             super().__init__()
             self.qkv, self.proj = torch.nn.Linear(64, 192), torch.nn.Linear(64, 64)
 
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = torch.nn.LayerNorm(64), torch.nn.LayerNorm(64)
+            self.attn, self.mlp = Attention(), torch.nn.Linear(64, 64)
+
     torch.manual_seed(0)
-    attention = TowerAttention(Attention())
-    rows, ends = torch.randn(1000, 64), torch.tensor([0, 500, 516, 532, 1000])
-    turns = torch.randn(1000, 16), torch.randn(1000, 16)
+    block = TowerBlock(Block())
+    rows, ends = torch.randn(2000, 64), torch.tensor([0, 500, 516, 532, 2000])
+    turns = torch.randn(2000, 16), torch.randn(2000, 16)
     with torch.inference_mode():
-        found = attention(rows, ends, turns)
+        found = block(rows.clone(), ends, turns)
         monkeypatch.setattr(tower, "can_attend", lambda *_: False)
-        torch.testing.assert_close(found, attention(rows, ends, turns), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found, block(rows.clone(), ends, turns), atol=1e-5, rtol=1e-5)
 
 
 def test_without_a_compiler_nothing_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

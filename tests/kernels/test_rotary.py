@@ -1,8 +1,9 @@
 """Rotary positions as complex products."""
 
+import pytest
 import torch
 
-from kernels.rotary import neighbours, rotate, rotation
+from kernels.rotary import neighbours, rotate, rotate_in_place, rotation
 
 
 def _rotate_half(rows: torch.Tensor) -> torch.Tensor:
@@ -36,3 +37,12 @@ def test_a_narrow_dtype_stays() -> None:
     rows = torch.randn(5, 2, 8).bfloat16()
     cos, sin = torch.ones(5, 8), torch.zeros(5, 8)
     assert torch.equal(rotate(rows, rotation(cos, sin)), rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_are_turned_where_they_are(dtype: torch.dtype) -> None:
+    """Some heads of wider rows are turned in place as `rotate` turns them; the others stay."""
+    rows, by = torch.randn(5, 4, 8).to(dtype), rotation(torch.randn(5, 8), torch.randn(5, 8))
+    expected = torch.cat([rotate(rows[:, :3], by), rows[:, 3:]], dim=1)
+    rotate_in_place(rows[:, :3], by)
+    assert torch.equal(rows, expected)

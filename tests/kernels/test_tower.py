@@ -8,7 +8,7 @@ from torch import nn
 
 from checkpoint import load_vision
 from kernels import pack_tower_blocks
-from kernels.tower import TowerAttention, TowerMlp, equal_runs
+from kernels.tower import Part, TowerAttention, TowerMlp, equal_runs, parts
 from tests.families import FAMILIES, make
 
 
@@ -16,6 +16,22 @@ def test_neighbours_of_one_length_are_joined() -> None:
     """Segments are found with their starts; empty ones are passed over."""
     assert equal_runs([0, 4, 8, 8, 10, 12, 20]) == [(0, 4, 2), (8, 2, 2), (12, 8, 1)]
     assert equal_runs([0]) == []
+
+
+def test_rows_attend_some_at_a_time() -> None:
+    """Whole segments are taken together up to a bound; a longer one in pieces, each of which sees all of it."""
+    assert parts([0, 4, 8, 14], 8) == [
+        Part(slice(0, 8), slice(0, 8), (0, 4, 8)),
+        Part(slice(8, 14), slice(8, 14), (0, 6)),
+    ]
+    assert parts([0, 2, 22, 24], 8) == [
+        Part(slice(0, 2), slice(0, 2), (0, 2)),
+        Part(slice(2, 10), slice(2, 22), (0, 8)),
+        Part(slice(10, 18), slice(2, 22), (0, 8)),
+        Part(slice(18, 22), slice(2, 22), (0, 4)),
+        Part(slice(22, 24), slice(22, 24), (0, 2)),
+    ]
+    assert parts([0, 20], 20) == [Part(slice(0, 20), slice(0, 20), (0, 20))]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -40,6 +40,25 @@ def test_what_needs_no_model_imports_no_torch(command: list[str]) -> None:
     assert "loaded []" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("half", ["vision", "language"])
+def test_a_worker_holds_no_other_command(half: str) -> None:
+    """What a worker's plain command line imports before the worker itself: no HTTP client, no rich, no pydantic."""
+    words = [half, "--model", "demo", "--listen", "127.0.0.1:0", "--cache", "memory://"]
+    words += ["--vision", "a:1"] if half == "language" else []
+    script = (
+        "import sys\nfrom lookonce import alone, cli\n"
+        "alone.with_checkpoint = lambda *_: 0\nsys.modules.update({'vision_server.main': cli, 'lm_server.main': cli})\n"
+        f"cli.run = None\nsys.argv = ['lookonce', *{words!r}]\n"
+        "try:\n    cli.main()\nfinally:\n"
+        "    others = ('httpx', 'rich', 'pydantic', 'simpy', 'gateway', 'lookonce.client', 'lookonce.bulk')\n"
+        "    print('loaded', [name for name in others if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "loaded []\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from gateway.settings import GatewaySettings, Limits
 from lm_server.settings import LanguageSettings
 from lookonce.models import DEMO_DIR
-from lookonce.options import build, flags, settings_of, with_parameters
+from lookonce.options import build, flags, plain_values, settings_of, with_parameters
 from vision_server.settings import VisionSettings
 
 WIDE = {"COLUMNS": "400", "TERM": "dumb"}
@@ -144,3 +144,29 @@ def test_what_is_left_out_is_not_on_the_command_line() -> None:
     """A setting that others must not read is kept from the command line."""
     assert "redis://x" not in flags(VISION, without=("cache",))
     assert "--dtype" not in flags(VISION)
+
+
+@pytest.mark.parametrize("settings_type", [VisionSettings, LanguageSettings])
+def test_a_plain_command_line_is_read_as_typer_reads_it(settings_type: type) -> None:
+    """Flags before variables, the last of two flags, variables that are empty, defaults: the same values both ways."""
+    model = str(DEMO_DIR)
+    words = ["--model", model, "--listen", "h:1", "--listen", "h:2", "--cache", "memory://", "--threads", "3"]
+    words += ["--vision", "a:1,b:2"] if settings_type is LanguageSettings else []
+    environment = {"LOOKONCE_CACHE": "redis://h", "LOOKONCE_MAX_ENTRY_BYTES": "1MiB", "LOOKONCE_THREADS": "2"}
+    environment["LOOKONCE_LOG_LEVEL"] = ""
+    found: list[Mapping[str, Any]] = []
+    app = typer.Typer()
+    parameters = [setting.parameter() for setting in settings_of(settings_type)]
+    app.command()(with_parameters(found.append, parameters, name="run", doc="Runs."))
+    result = CliRunner().invoke(app, words, env=environment)
+    assert result.exit_code == 0, result.output
+    assert plain_values(settings_type, words, environment) == found[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--nothing", "1"], ["--model=demo"], ["--model", "--listen"], ["model", "demo"], ["--model", "demo"]],
+)
+def test_any_other_command_line_is_not_plain(words: list[str]) -> None:
+    """Help, unknown flags, other forms and what is missing are left to typer."""
+    assert plain_values(VisionSettings, words, {}) is None
