@@ -68,7 +68,7 @@ def run_plain(words: Sequence[str]) -> int | None:
     """
     if not words or words[0] not in WORKERS:
         return None
-    settings_type, run, _ = _process(words[0])
+    settings_type, run, _ = process_of(words[0])
     try:
         values = plain_values(settings_type, words[1:], os.environ)
         settings = None if values is None else build(settings_type, named(values))
@@ -77,7 +77,7 @@ def run_plain(words: Sequence[str]) -> int | None:
     return None if settings is None else run(settings)
 
 
-def _process(name: str) -> tuple[type, Run, str]:
+def process_of(name: str) -> tuple[type, Run, str]:
     """Settings of a process, what runs it, and its help."""
     match name:
         case "vision":
@@ -95,7 +95,7 @@ def _process(name: str) -> tuple[type, Run, str]:
 
 
 def _add(app: typer.Typer, name: str) -> None:
-    settings_type, run, doc = _process(name)
+    settings_type, run, doc = process_of(name)
 
     def command(values: Mapping[str, Any]) -> None:
         raise typer.Exit(run(build(settings_type, named(values))))

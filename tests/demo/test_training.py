@@ -102,7 +102,7 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path: Path) -> None:
     """An interrupted training goes on from its last step, and leaves a checkpoint that loads."""
     train(tmp_path, "0.02")
     first = json.loads((tmp_path / "work" / "state.json").read_text())
-    train(tmp_path, "0.04")
+    train(tmp_path, "0.15")
     second = json.loads((tmp_path / "work" / "state.json").read_text())
     assert second["step"] > first["step"] > 0
     _, info = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "checkpoint", output_loading_info=True)

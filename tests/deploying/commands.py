@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from lookonce.alone import PROCESSES
+from lookonce.alone import process_of
 from lookonce.cli import app
 from lookonce.options import build, settings_of
 
@@ -19,7 +19,7 @@ SECURITY = ROOT / "docs" / "security.md"
 
 def settings(role: str, words: Sequence[str], variables: Mapping[str, str]) -> Any:
     """The settings that a command line and an environment make; fails for a flag, variable or value that is none."""
-    settings_type = PROCESSES[role][0]
+    settings_type = process_of(role)[0]
     known = settings_of(settings_type)
     by_flag, by_variable = {each.flag: each for each in known}, {each.variable: each for each in known}
     values = {each.name: each.default for each in known}
