@@ -28,8 +28,6 @@ _PLAIN: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     SILU: F.silu,
     GELU_TANH: partial(F.gelu, approximate="tanh"),
 }
-
-
 _NATIVE = {NONE: native.PLAIN, SILU: native.SILU, GELU_TANH: native.GELU_TANH}
 
 

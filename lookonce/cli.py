@@ -51,9 +51,9 @@ class Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._made:
             module, _, function = COMMANDS[name].partition(":")
-            alone = typer.Typer()
-            getattr(importlib.import_module(module), function)(alone)
-            self._made[name] = typer.main.get_group(alone).commands[name]
+            own = typer.Typer()
+            getattr(importlib.import_module(module), function)(own)
+            self._made[name] = typer.main.get_group(own).commands[name]
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
