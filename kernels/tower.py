@@ -23,7 +23,7 @@ MLP_ROWS = 512
 # So many rows attend at a time, on the CPU.
 PART_ROWS = 768
 # So many rows of a head go over its keys at a time, where attention is compiled: they stay in a core's second cache.
-GROUP_ROWS = 384
+GROUP_ROWS = PART_ROWS
 # Blocks that add their attention's output to their rows, and then their feed-forward part's.
 _BLOCKS = ("Qwen2VLVisionBlock", "Qwen2_5_VLVisionBlock", "Qwen3VLVisionBlock", "Qwen3VLMoeVisionBlock")
 

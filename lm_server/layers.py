@@ -14,6 +14,7 @@ from torch import nn
 
 from kernels import make_linear
 from kernels.linear import SILU
+from kernels.native import can_norm, rms_norm
 from kernels.rotary import neighbours, rotate
 from lm_server.adapters import LANGUAGE, Shape
 from lm_server.attention import StepAttention
@@ -243,4 +244,6 @@ def _head_norms(attention: Any, num_kv_heads: int, order: torch.Tensor) -> tuple
 
 
 def _normed(rows: torch.Tensor, norm: Any) -> torch.Tensor:
+    if can_norm(rows, norm.weight):
+        return rms_norm(rows, norm.weight, norm.variance_epsilon)
     return F.rms_norm(rows, norm.weight.shape, norm.weight, norm.variance_epsilon)

@@ -46,8 +46,9 @@ typedef struct {
     float *queries, *out, *highest, *sum, *keys, *values, *scores;
 } Room;
 
-/* `rows` queries over `vectors` vectors of a panel of keys: scores [rows][BLOCK]. */
-INLINE void score(const float *queries, const float *keys, int64_t dim, float *scores, const int rows, const int vectors) {
+/* `rows` queries over `vectors` vectors of a panel of keys: scores [rows][BLOCK], and in `most` the highest of each lane. */
+INLINE void score(const float *queries, const float *keys, int64_t dim, float *scores, Lanes *most, const int rows,
+                  const int vectors) {
     Lanes sums[ROWS][WIDE];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vectors; j++) sums[i][j] = all_of(0.0f);
@@ -65,7 +66,10 @@ INLINE void score(const float *queries, const float *keys, int64_t dim, float *s
         keys += 2 * PANEL;
     } while ((queries += 2) < end);
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vectors; j++) store(scores + i * BLOCK + j * LANES, sums[i][j]);
+        for (int j = 0; j < vectors; j++) {
+            store(scores + i * BLOCK + j * LANES, sums[i][j]);
+            most[i] = larger(most[i], sums[i][j]);
+        }
 }
 
 /* Adds weights [rows][BLOCK] times values [count], `step` apart, to `vectors` vectors of out [rows], `dim` apart. */
@@ -88,29 +92,33 @@ INLINE void add_values(const float *weights, const float *values, int64_t step, 
         for (int j = 0; j < vectors; j++) store(out + i * dim + j * LANES, sums[i][j]);
 }
 
-/* Turns a row's scores of `count` keys, in `vectors` vectors, into weights, in place, zero beyond them; returns what the
- * earlier ones are worth now. */
-INLINE float weigh(float *scores, int64_t count, int64_t vectors, float *highest, float *sum) {
-    int64_t whole = count / LANES;
-    IntLanes last = first_of(count % LANES);
-    Lanes most = all_of(*highest), sums = all_of(0.0f);
-    for (int64_t j = 0; j < whole; j++) most = larger(most, load(scores + j * LANES));
-    if (whole < vectors) most = larger(most, either(load(scores + whole * LANES), most, last));
-    float top = largest(most), share = two_to(all_of(*highest - top))[0];
-    for (int64_t j = 0; j < whole; j++) {
-        Lanes weights = two_to(load(scores + j * LANES) - top);
+/* The highest of a row's first `count` scores, and of what was the highest before. */
+INLINE float top_of(const float *scores, int64_t count, float highest) {
+    Lanes most = all_of(highest);
+    int64_t j = 0;
+    for (; j + LANES <= count; j += LANES) most = larger(most, load(scores + j));
+    if (j < count) most = larger(most, either(load(scores + j), most, first_of(count - j)));
+    return largest(most);
+}
+
+/* Turns a row's scores of `count` keys, in `vectors` vectors, into weights below `top`, in place, zero beyond them; they
+ * are added to what the earlier ones are worth now. */
+INLINE void weigh(float *scores, int64_t count, int64_t vectors, float top, float share, float *sum) {
+    int64_t j = 0;
+    Lanes sums = load(sum) * share;
+    for (; j + LANES <= count; j += LANES) {
+        Lanes weights = two_to(load(scores + j) - top);
         sums += weights;
-        store(scores + j * LANES, weights);
+        store(scores + j, weights);
     }
-    if (whole < vectors) {
-        Lanes weights = only(two_to(load(scores + whole * LANES) - top), last);
+    if (j < count) {
+        Lanes weights = only(two_to(load(scores + j) - top), first_of(count - j));
         sums += weights;
-        store(scores + whole * LANES, weights);
+        store(scores + j, weights);
+        j += LANES;
     }
-    for (int64_t j = whole + 1; j < vectors; j++) store(scores + j * LANES, all_of(0.0f));
-    store(sum, load(sum) * share + sums);
-    *highest = top;
-    return share;
+    for (; j < vectors * LANES; j += LANES) store(scores + j, all_of(0.0f));
+    store(sum, sums);
 }
 
 /* A block's values: rows `step` apart, panels of columns `apart`. */
@@ -124,18 +132,26 @@ INLINE void tile(const Room *room, int64_t first, const int64_t *seen, const Val
                  const int rows) {
     const float *queries = room->queries + first * dim;
     int64_t vectors = (count + LANES - 1) / LANES, key = 0;
+    float *highest = room->highest + first, tops[ROWS], shares[ROWS];
+    Lanes most[ROWS];
+    for (int i = 0; i < rows; i++) most[i] = all_of(highest[i]);
     for (; key + WIDE <= vectors; key += WIDE)
-        score(queries, room->keys + key * LANES * dim, dim, room->scores + key * LANES, rows, WIDE);
+        score(queries, room->keys + key * LANES * dim, dim, room->scores + key * LANES, most, rows, WIDE);
     for (int64_t left; (left = vectors - key) > 0; key += left > 1 ? 2 : 1) {
         const float *keys = room->keys + key / WIDE * PANEL * dim + key % WIDE * LANES;
         if (left > 1)
-            score(queries, keys, dim, room->scores + key * LANES, rows, 2);
+            score(queries, keys, dim, room->scores + key * LANES, most, rows, 2);
         else
-            score(queries, keys, dim, room->scores + key * LANES, rows, 1);
+            score(queries, keys, dim, room->scores + key * LANES, most, rows, 1);
     }
-    float shares[ROWS];
     for (int i = 0; i < rows; i++)
-        shares[i] = weigh(room->scores + i * BLOCK, seen[i], vectors, room->highest + first + i, room->sum + (first + i) * LANES);
+        tops[i] = seen[i] == vectors * LANES ? largest(most[i]) : top_of(room->scores + i * BLOCK, seen[i], highest[i]);
+    for (int i = 0; i < rows; i++) {
+        shares[i] = two_to(all_of(highest[i] - tops[i]))[0];
+        highest[i] = tops[i];
+    }
+    for (int i = 0; i < rows; i++)
+        weigh(room->scores + i * BLOCK, seen[i], vectors, tops[i], shares[i], room->sum + (first + i) * LANES);
     float *out = room->out + first * dim;
     const float *panel = values->at;
     int64_t column = 0;

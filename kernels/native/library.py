@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 _FOLDER = Path(__file__).parent
-SOURCES = tuple(_FOLDER / name for name in ("attention.c", "linear.c"))
+SOURCES = tuple(_FOLDER / name for name in ("attention.c", "linear.c", "norm.c"))
 _READ = (*SOURCES, _FOLDER / "lanes.h")
 # The thread pool is torch's own: its libgomp is what the undefined names are found in when the library is loaded.
-_COMPILE = ("-std=c11", "-O3", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-c")
+_COMPILE = ("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
 _COMPILE_S = 120.0
 # By torch's name of what the processor can do.
 _PROCESSORS = {"AVX512": ("-mavx512f", "-mfma"), "AVX2": ("-mavx2", "-mfma")}
