@@ -153,6 +153,7 @@ def answer_request(
         sampling=sampling_message(body, body.max_tokens),
         adapter=adapter,
         constraint=body.response_format.constraint() if body.response_format else None,
+        without_deltas=not body.stream,
     )
 
 

@@ -113,4 +113,5 @@ def generate_request(
         constraint=form.constraint() if form else None,
         n=body.n,
         adapter=adapter,
+        without_deltas=not body.stream,
     )

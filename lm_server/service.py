@@ -64,7 +64,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         asks = answers_to(read_generate(request, self._limits), request, self._limits)
         adapter = self._adapters.find(request.adapter)
         async with aclosing(self._answerer.answer(request.tenant, asks, adapter)) as events:
-            async for event in events:
+            async for event in _few(events) if request.without_deltas else events:
                 if isinstance(event, Piece):
                     yield language_pb2.GenerateEvent(delta=event.text, index=event.index, logprobs=event.logprobs)
                 else:
@@ -78,7 +78,7 @@ class LanguageServicer(language_pb2_grpc.LanguageServiceServicer):
         ids = [question.id or str(index) for index, question in enumerate(request.questions)]
         adapter = self._adapters.find(request.adapter)
         async with aclosing(self._answerer.answer(request.tenant, asks, adapter)) as events:
-            async for event in events:
+            async for event in _few(events) if request.without_deltas else events:
                 yield _answer_event(event, ids[event.index])
 
     async def Score(  # noqa: N802 - the contract's name
@@ -163,6 +163,15 @@ def _answer_of(event: Done) -> language_pb2.Answer:
     if isinstance(event.outcome, RpcError):
         raise event.outcome
     return event.outcome
+
+
+async def _few(events: AsyncIterator[Piece | Done]) -> AsyncIterator[Piece | Done]:
+    """The questions' ends, and of what comes before them the first of all."""
+    has_begun = False
+    async for event in events:
+        if isinstance(event, Done) or not has_begun:
+            has_begun = True
+            yield event
 
 
 def _answer_event(event: Piece | Done, question_id: str) -> language_pb2.AnswerEvent:

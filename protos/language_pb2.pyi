@@ -83,20 +83,22 @@ class Choices(_message.Message):
     def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("tenant", "messages", "sampling", "constraint", "adapter", "n")
+    __slots__ = ("tenant", "messages", "sampling", "constraint", "adapter", "n", "without_deltas")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_DELTAS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     sampling: Sampling
     constraint: Constraint
     adapter: str
     n: int
-    def __init__(self, tenant: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ..., adapter: _Optional[str] = ..., n: _Optional[int] = ...) -> None: ...
+    without_deltas: bool
+    def __init__(self, tenant: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ..., adapter: _Optional[str] = ..., n: _Optional[int] = ..., without_deltas: _Optional[bool] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("delta", "done", "index", "logprobs")
@@ -143,7 +145,7 @@ class Question(_message.Message):
     def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., choices: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
-    __slots__ = ("tenant", "image_ids", "system", "questions", "sampling", "constraint", "adapter")
+    __slots__ = ("tenant", "image_ids", "system", "questions", "sampling", "constraint", "adapter", "without_deltas")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_IDS_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +153,7 @@ class AnswerRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_DELTAS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     image_ids: _containers.RepeatedScalarFieldContainer[str]
     system: str
@@ -158,7 +161,8 @@ class AnswerRequest(_message.Message):
     sampling: Sampling
     constraint: Constraint
     adapter: str
-    def __init__(self, tenant: _Optional[str] = ..., image_ids: _Optional[_Iterable[str]] = ..., system: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ..., adapter: _Optional[str] = ...) -> None: ...
+    without_deltas: bool
+    def __init__(self, tenant: _Optional[str] = ..., image_ids: _Optional[_Iterable[str]] = ..., system: _Optional[str] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ..., adapter: _Optional[str] = ..., without_deltas: _Optional[bool] = ...) -> None: ...
 
 class AnswerEvent(_message.Message):
     __slots__ = ("index", "id", "delta", "done", "error")

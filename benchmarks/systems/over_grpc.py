@@ -83,6 +83,7 @@ class _Client:
             request = language_pb2.AnswerRequest(
                 image_ids=[await self._ids.get(questions[0].picture)], questions=[_question(one) for one in questions]
             )
+            request.without_deltas = not self._workload.is_streamed
             return await self._read(questions, self._language[questions[0].door].Answer(request), started)
         except grpc.aio.AioRpcError as exc:
             elapsed = time.perf_counter() - started

@@ -168,6 +168,32 @@ def test_grpc_tells_choices_and_logprobs(demo: Deployment) -> None:
         assert pieces
 
 
+def test_grpc_spares_deltas_that_nobody_reads(demo: Deployment) -> None:
+    """Asked for ends alone, both calls send one delta in all, first, and the same answers and log-probabilities."""
+    message = language_pb2.Message(role="user", content=[language_pb2.ContentPart(text="Hello there.")])
+    sampling = language_pb2.Sampling(max_tokens=6, top_logprobs=1)
+    with grpc.insecure_channel(demo.language[0].address) as channel:
+        stub = language_pb2_grpc.LanguageServiceStub(channel)  # type: ignore[no-untyped-call]
+        prompt = language_pb2.GenerateRequest(messages=[message], sampling=sampling, n=2)
+        questions = language_pb2.AnswerRequest(
+            questions=[language_pb2.Question(text=text) for text in ("Hello there.", "What is this?")],
+            sampling=language_pb2.Sampling(max_tokens=6),
+        )
+        for call, request in ((stub.Generate, prompt), (stub.Answer, questions)):
+            all_told = list(call(request, timeout=60))
+            request.without_deltas = True
+            first, *ends = list(call(request, timeout=60))
+            assert [event.WhichOneof("event") for event in (first, *ends)] == ["delta", "done", "done"]
+            assert (first.index, first.delta) == (all_told[0].index, all_told[0].delta)
+            assert _told(ends) == _told(all_told)
+
+
+def _told(events: Sequence[Any]) -> dict[int, tuple[str, list[float]]]:
+    """By their places the answers' texts and log-probabilities."""
+    ends = [event for event in events if event.WhichOneof("event") == "done"]
+    return {event.index: (event.done.text, [round(each.logprob, 3) for each in event.done.logprobs]) for event in ends}
+
+
 def test_an_uploaded_image_is_named_in_a_chat(demo: Deployment, client: openai.OpenAI) -> None:
     """A plain multipart upload gives an id that the client uses in place of the picture, until it is deleted."""
     with httpx.Client(base_url=f"{demo.url}/v1", timeout=60) as plain:

@@ -76,6 +76,15 @@ async def test_request_reaches_the_worker_as_written(line: Line) -> None:
     assert (request.sampling.max_tokens, request.sampling.temperature, request.sampling.seed) == (8, 0.5, 3)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_pieces_are_asked_for_where_they_are_sent_on(line: Line, stream: bool) -> None:
+    """The worker is spared the pieces of text of a reply that is not streamed."""
+    assert (await line.post("/v1/answers", ask("a", stream=stream))).status_code == 200
+    message = {"role": "user", "content": "hello"}
+    assert (await line.post("/v1/chat/completions", {"messages": [message], "stream": stream})).status_code == 200
+    assert [request.without_deltas for request in line.language.requests] == [not stream, not stream]
+
+
 async def test_equal_images_are_told_apart_by_cache(line: Line) -> None:
     """An image that was encoded by an earlier request is a hit, and its id may be sent in place of it."""
     await line.post("/v1/answers", ask("a"))
