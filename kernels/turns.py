@@ -19,6 +19,7 @@ import torch
 # since every look takes a little of a core from whoever computes.
 FIRST_POLL_S = 0.0003
 LAST_POLL_S = 0.002
+ALL_HAVE_LOOKED_S = 2.5 * LAST_POLL_S
 # A holder that keeps its turn longer than this may have been stopped: it is no longer waited for until it lets go.
 PATIENCE_S = 2.0
 # A turn that others wait for is passed on after this, at the next opportunity. Shorter ones stall streams less; longer
@@ -78,6 +79,8 @@ class Turns:
             self._unlock(_NEXT)
             return
         self._give_back()
+        # Everyone who waits has looked by then: two workers of one core each both have theirs.
+        time.sleep(ALL_HAVE_LOOKED_S)
         self._take()
 
     def _take(self) -> None:

@@ -4,7 +4,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,6 +102,27 @@ def test_whoever_waits_is_next(path: Path) -> None:
             turns.pass_on()
         assert not turns.is_given_up
         assert (other.says(), other.says()) == ("taken", "given")
+
+
+def test_all_who_wait_look_before_the_turn_is_asked_for_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A holder that passes its turn on leaves the cores free for a moment: two that want one each both get theirs."""
+    turns = Turns(path, 2, 2)
+    with turns.taken(), holder(path) as other:
+        other.may_end()
+        _until_waiting(path)
+        paused: list[float] = []
+        monkeypatch.setattr(module.time, "sleep", _noting(paused, time.sleep))
+        turns.pass_on()
+        assert paused[0] > 2 * module.LAST_POLL_S
+        assert (other.says(), other.says()) == ("taken", "given")
+
+
+def _noting(paused: list[float], sleep: Callable[[float], None]) -> Callable[[float], None]:
+    def noted(seconds: float) -> None:
+        paused.append(seconds)
+        sleep(seconds)
+
+    return noted
 
 
 def test_a_short_turn_is_not_passed_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
