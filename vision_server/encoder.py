@@ -37,7 +37,8 @@ class VisionTower:
         self._device = next(loaded.model.parameters()).device
         pack_patch_embedding(loaded.model)
         # Called before the model, which holds what it is given to its end: patches are larger than their rows.
-        self._embed, loaded.model.patch_embed = loaded.model.patch_embed, nn.Identity()
+        self._embed = loaded.model.get_submodule("patch_embed")
+        loaded.model.patch_embed = nn.Identity()
         pack_tower_blocks(loaded.model)
         pack_linears(loaded.model)
         for block in getattr(loaded.model, "blocks", ()):
