@@ -16,7 +16,7 @@ from torch import nn
 from kernels.attention import attend, attend_blocks
 from kernels.linear import GELU_TANH, SILU, Activation, make_linear
 from kernels.native import Group, Range, SpanAttention, can_attend
-from kernels.rotary import neighbours, rotate, rotate_in_place, rotation
+from kernels.rotary import neighbours, rotate_in_place, rotation
 
 # So many rows go through a feed-forward part at a time: what lies between its products is several times as wide.
 MLP_ROWS = 512
@@ -53,8 +53,8 @@ class TowerBlock(nn.Module):
 
     def _attend(self, hidden_states: torch.Tensor, ends: Sequence[int], turns: torch.Tensor) -> None:
         """Adds to rows [R, W] what they take from their segments; keys and values are gone afterwards."""
-        keys, values = self.attn.keys_and_values(self.norm1(hidden_states), turns)
         most_rows = PART_ROWS if hidden_states.device.type == "cpu" else len(hidden_states)
+        keys, values = self.attn.keys_and_values(hidden_states, self.norm1, turns, most_rows)
         for part in parts(ends, most_rows):
             rows, seen = hidden_states[part.rows], (keys[:, part.keys], values[:, part.keys])
             rows += self.attn(self.norm1(rows), turns[part.rows], *seen, part.ends)
@@ -75,9 +75,14 @@ class TowerAttention(nn.Module):
         self.others = make_linear(weight[others], bias[others])
         self.proj = make_linear(attention.proj.weight, attention.proj.bias)
 
-    def keys_and_values(self, rows: torch.Tensor, turns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of rows [R, W], turned by a `rotation` [R, 1, D / 2]: [H, R, D] each."""
-        both = self.others(rows).view(len(rows), 2 * self._num_heads, -1)
+    def keys_and_values(
+        self, rows: torch.Tensor, norm: nn.Module, turns: torch.Tensor, most_rows: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of rows [R, W], so many at a time, normed, turned by a `rotation` [R, 1, D / 2]: [H, R, D] each."""
+        both = torch.empty(len(rows), 2 * rows.shape[1], dtype=rows.dtype, device=rows.device)
+        for start in range(0, len(rows), most_rows):
+            both[start : start + most_rows] = self.others(norm(rows[start : start + most_rows]))
+        both = both.view(len(rows), 2 * self._num_heads, -1)
         rotate_in_place(both[:, : self._num_heads], turns)
         keys, values = both.transpose(0, 1).chunk(2)
         return keys, values
@@ -89,7 +94,9 @@ class TowerAttention(nn.Module):
 
         One segment sees all of them. With several, which end at ends[1:], each sees those in its own place.
         """
-        queries = rotate(self.queries(rows).view(len(rows), self._num_heads, -1), turns).transpose(0, 1)
+        own = self.queries(rows).view(len(rows), self._num_heads, -1)
+        rotate_in_place(own, turns)
+        queries = own.transpose(0, 1)
         if can_attend(queries, keys, values):
             attended = SpanAttention(_groups(ends, keys.shape[1]))(queries, keys, values, self._scale)
         else:

@@ -1,6 +1,7 @@
 """The cheapest fleet that keeps a promise."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from planning.costs import Costs
@@ -13,6 +14,8 @@ MOST_TRIAL_S = 600.0
 # Workers are never planned to be busier than this.
 MOST_USE = 0.9
 MOST_WORKERS = 512
+# Fewer are tried one by one.
+MANY = 16
 
 
 class NoFleet(ValueError):
@@ -94,20 +97,32 @@ def _least(costs: Costs, traffic: Traffic, wish: Wish) -> Fleet:
 
 
 def _grown(fleet: Fleet, report: Report) -> Fleet:
-    """A tenth more, one at least, of the half that is busier."""
-    if report.vision_use >= report.language_use:
-        return replace(fleet, vision=fleet.vision + max(1, fleet.vision // 10))
-    return replace(fleet, language=fleet.language + max(1, fleet.language // 10))
+    """One more of the half that is busier; of many half as many more: what is too much is taken away later."""
+    half = "vision" if report.vision_use >= report.language_use else "language"
+    count = getattr(fleet, half)
+    more = count + (1 if count < MANY else count // 2)
+    return replace(fleet, **{half: min(more, max(MOST_WORKERS, count + 1))})
 
 
 def _trimmed(costs: Costs, traffic: Traffic, wish: Wish, report: Report, dying: float) -> Report:
     """The same with every worker taken away that is not needed, the dearer half first."""
     halves = sorted(("vision", "language"), key=lambda half: getattr(wish, f"{half}_price"), reverse=True)
     for half in halves:
-        while getattr(report.fleet, half) > 1:
-            smaller = replace(report.fleet, **{half: getattr(report.fleet, half) - 1})
-            tried = with_deaths(costs, traffic, smaller, dying)
-            if not keeps(tried, wish):
-                break
-            report = tried
+        report = _fewest(half, report, wish, lambda fleet: with_deaths(costs, traffic, fleet, dying))
+    return report
+
+
+def _fewest(half: str, report: Report, wish: Wish, run: Callable[[Fleet], Report]) -> Report:
+    """A run with fewer workers of a half than that one, which keeps the promise: with one fewer still it is broken.
+
+    One is taken away, then two, four and so on until it is broken; then the number is looked for between the last two.
+    """
+    stride, broken = 1, 0
+    while (count := getattr(report.fleet, half)) - broken > 1:
+        fewer = (count + broken) // 2 if broken else max(1, count - stride)
+        tried = run(replace(report.fleet, **{half: fewer}))
+        if keeps(tried, wish):
+            report, stride = tried, 2 * stride
+        else:
+            broken = fewer
     return report

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from checkpoint import LoadedVision
 from kernels import ALONE, Alone, Turns, pack_linears, pack_patch_embedding, pack_tower_blocks
@@ -35,27 +36,37 @@ class VisionTower:
         self._merge_size = loaded.description.spatial_merge_size
         self._device = next(loaded.model.parameters()).device
         pack_patch_embedding(loaded.model)
+        # Called before the model, which holds what it is given to its end: patches are larger than their rows.
+        self._embed = loaded.model.get_submodule("patch_embed")
+        loaded.model.patch_embed = nn.Identity()
         pack_tower_blocks(loaded.model)
         pack_linears(loaded.model)
         for block in getattr(loaded.model, "blocks", ()):
             block.register_forward_pre_hook(lambda *_: self._turns.pass_on())
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[PreparedImage]) -> list[Embedding]:
-        """The embeddings of the images, in order, from one forward."""
+    def encode(self, images: Sequence[PreparedImage], *, give_up: bool = False) -> list[Embedding]:
+        """The embeddings of the images, in order, from one forward. With `give_up` their patches are gone after it."""
         if self._threads is not None:
             torch.set_num_threads(self._threads)
             self._threads = None
-        # One image's are not copied.
-        patches = images[0].patches if len(images) == 1 else torch.cat([image.patches for image in images])
-        patches = patches.to(self._device, self._dtype)
         grids = torch.tensor([image.grid for image in images], dtype=torch.int64, device=self._device)
         with self._turns.taken():
-            output = self._model(patches, grid_thw=grids, return_dict=True)
+            output = self._model(self._rows(images, give_up=give_up), grid_thw=grids, return_dict=True)
         counts = [t * h * w // self._merge_size**2 for t, h, w in (image.grid for image in images)]
         layers = getattr(output, "deepstack_features", None) or []
         merged, *deepstack = (_split(tensor, counts) for tensor in (output.pooler_output, *layers))
         return [Embedding(one, tuple(layer[place] for layer in deepstack)) for place, one in enumerate(merged)]
+
+    def _rows(self, images: Sequence[PreparedImage], *, give_up: bool) -> torch.Tensor:
+        """The embedded patches [patches, width] of all images; with `give_up` nobody holds the patches any more."""
+        # One image's are not copied.
+        patches = images[0].patches if len(images) == 1 else torch.cat([image.patches for image in images])
+        if give_up:
+            for image in images:
+                image.give_up()
+        rows: torch.Tensor = self._embed(patches.to(self._device, self._dtype))
+        return rows
 
 
 def _split(tensor: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, ...]:

@@ -6,6 +6,7 @@ time, straight into the order of the patches.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class PatchMaker:
         self._frames = int(processor.temporal_patch_size)
         self._min_pixels, self._max_pixels = processor.size.shortest_edge, processor.size.longest_edge
         self._resample = processor.resample
-        self._tables = _pair_tables(_level_table(processor))
+        self._tables = _pair_tables(_level_table(processor).tobytes())
 
     def make(self, image: Image.Image) -> tuple[npt.NDArray[np.float32], Grid]:
         """The patches [h·w, channels · temporal patch · patch²] of a plain RGB picture, and its grid (1, h, w).
@@ -142,8 +143,13 @@ def _level_table(processor: Any) -> npt.NDArray[np.float32]:
     return np.asarray(values, np.float32)[:, 0]
 
 
-def _pair_tables(levels: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """For every channel and two bytes, read as one uint16, both their values as one word: [channels, 65536]."""
+@cache
+def _pair_tables(level_table: bytes) -> npt.NDArray[np.int64]:
+    """For every channel and two bytes, read as one uint16, both their values as one word: [channels, 65536].
+
+    Half a MiB a channel, held once for images and videos.
+    """
+    levels = np.frombuffer(level_table, np.float32).reshape(CHANNELS, 256)
     both = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.uint8).reshape(-1, 2)
     return np.ascontiguousarray(levels[:, both]).view(np.int64)[..., 0]
 

@@ -162,7 +162,8 @@ class EncodingPipeline:
     def _forward(self, images: Sequence[PreparedImage]) -> Sequence[Embedding]:
         started = time.perf_counter()
         with self.pulse.working():
-            embeddings = self._tower.encode(images)
+            # Of several that fail together each is encoded again; one alone is not.
+            embeddings = self._tower.encode(images, give_up=len(images) == 1)
         seconds = time.perf_counter() - started
         ENCODE_SECONDS.observe(seconds)
         IMAGES_ENCODED.inc(len(images))

@@ -21,7 +21,7 @@ from vision_server.patches import Grid, is_plain_rgb, patch_maker
 BACKEND = "pil"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PreparedImage:
     """One image ready for the tower."""
 
@@ -34,6 +34,10 @@ class PreparedImage:
     height: int
     # None for a still image, whose t is 1.
     video: VideoTimes | None = None
+
+    def give_up(self) -> None:
+        """Holds its patches no longer."""
+        self.patches = torch.empty(0)
 
 
 class ImagePreprocessor:

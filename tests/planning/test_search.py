@@ -6,8 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from lookonce.cli import app
+from planning import search
+from planning.costs import Costs
+from planning.fleet import Fleet, Report, Served
 from planning.search import NoFleet, Wish, cheapest, keeps, with_deaths
 from planning.traffic import Traffic
+from planning.workers import Counts
 from tests.planning.test_costs import costs
 
 TRAFFIC = Traffic(rate=4.0, questions=2, image_tokens=100, question_tokens=10, answer_tokens=5)
@@ -23,6 +27,22 @@ def test_the_cheapest_keeps_the_promise_and_a_smaller_does_not() -> None:
         if count > 1:
             smaller = replace(found.fleet, **{half: count - 1})
             assert not keeps(with_deaths(costs(), TRAFFIC, smaller, 0.0), WISH)
+
+
+def test_a_large_fleet_is_found_in_few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of hundreds of workers only some numbers are tried, and those are found that the promise needs, no more."""
+    runs: list[Fleet] = []
+
+    def needing(costs: Costs, traffic: Traffic, fleet: Fleet, part: float) -> Report:
+        runs.append(fleet)
+        is_kept = fleet.vision >= 164 and fleet.language >= 47
+        counts = Counts(busy_vision_s=10.0, busy_language_s=10.0)
+        return Report([Served(0.0, 1.0 if is_kept else 9.0, 9.0)], 1.0, counts, fleet)
+
+    monkeypatch.setattr(search, "with_deaths", needing)
+    found = cheapest(costs(), TRAFFIC, WISH).fleet
+    assert (found.vision, found.language) == (164, 47)
+    assert len(runs) < 70
 
 
 def test_more_traffic_needs_more_and_repeated_images_less() -> None:

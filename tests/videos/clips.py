@@ -1,7 +1,9 @@
 """Frames that the tests draw, and video files of them."""
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import av
@@ -38,7 +40,7 @@ def video(
     """A video file of the frames; without further words one that holds every pixel as it is, and no sound."""
     lossless = {"crf": "0"} if codec == "libx264rgb" else {}
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container, options=options) as output:
+    with _usual_priority(), av.open(buffer, "w", format=container, options=options) as output:
         stream: Any = output.add_stream(codec, rate=rate, options=lossless)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
@@ -52,6 +54,23 @@ def video(
             output.mux(heard.encode(silence))
             output.mux(heard.encode(None))
     return buffer.getvalue()
+
+
+@contextmanager
+def _usual_priority() -> Iterator[None]:
+    """Leaves this thread's scheduling as it was.
+
+    SVT-AV1, used by root, makes the thread that opens it a real-time one, and everything started later inherits that:
+    the rest of the tests, their workers and servers would run before all else on the machine.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 def sound() -> bytes:

@@ -1,6 +1,7 @@
 """The split's embeddings against the whole model's."""
 
 import io
+import weakref
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_images_encoded_together_keep_their_own_embeddings(family: str, checkpoi
         assert len(embedding.deepstack) == len(alone.deepstack)
         for layer, alone_layer in zip(embedding.deepstack, alone.deepstack, strict=True):
             torch.testing.assert_close(layer, alone_layer, atol=1e-5, rtol=1e-5)
+
+
+def test_patches_that_are_given_up_are_gone_before_the_blocks(checkpoint: MakeCheckpoint) -> None:
+    """Nobody holds them while the blocks run, and the embedding is the same bit by bit."""
+    loaded = load_vision(checkpoint("qwen2_vl"))
+    tower = VisionTower(loaded)
+    prepared = ImagePreprocessor(checkpoint("qwen2_vl")).prepare(picture(40, 50, 1))
+    expected = tower.encode([prepared])[0].merged
+    patches, held = weakref.ref(prepared.patches), []
+    loaded.model.blocks[0].register_forward_pre_hook(lambda *_: held.append(patches()))
+    assert torch.equal(tower.encode([prepared], give_up=True)[0].merged, expected)
+    assert held == [None]
 
 
 def test_the_tower_passes_its_turn_on_between_blocks(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:

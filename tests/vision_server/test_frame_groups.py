@@ -33,9 +33,9 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     real = VisionTower.encode
 
-    def counting(self: VisionTower, images: Sequence[PreparedImage]) -> list[Embedding]:
+    def counting(self: VisionTower, images: Sequence[PreparedImage], *, give_up: bool = False) -> list[Embedding]:
         seen.append(sum(len(image.patches) for image in images))
-        return real(self, images)
+        return real(self, images, give_up=give_up)
 
     monkeypatch.setattr(VisionTower, "encode", counting)
     return seen

@@ -30,7 +30,7 @@ class SlowTower:
         self.begun: list[int] = []
         self.entered, self.gate = threading.Semaphore(0), threading.Semaphore(0)
 
-    def encode(self, images: Sequence[PreparedImage]) -> list[Embedding]:
+    def encode(self, images: Sequence[PreparedImage], *, give_up: bool) -> list[Embedding]:
         self.begun += [image.width for image in images]
         self.entered.release()
         assert self.gate.acquire(timeout=20)

@@ -1,6 +1,7 @@
 """Video files: the frames that were drawn come out, and what is no whole video within the limits is refused."""
 
 import io
+import os
 import struct
 from typing import Any
 
@@ -56,6 +57,14 @@ def test_every_container_and_codec_is_read(container: str, codec: str, pixels: s
         distances = [np.abs(found.astype(int) - frame).mean() for frame in FRAMES]
         assert int(np.argmin(distances)) == place
         assert distances[place] < 16
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no such scheduling")
+def test_making_a_clip_leaves_the_scheduling_as_it_was() -> None:
+    """SVT-AV1 makes root's thread a real-time one: then the rest of the tests would starve the machine."""
+    before = os.sched_getscheduler(0)
+    video(FRAMES[:2], "mp4", "libsvtav1", "yuv420p")
+    assert os.sched_getscheduler(0) == before
 
 
 def test_a_turned_video_comes_upright() -> None:
