@@ -56,6 +56,24 @@ async def test_signal_ends_an_idle_process_with_zero(number: signal.Signals) -> 
     assert await process.wait() == 0
 
 
+def times_slept(pid: int) -> int:
+    """How often the threads of a process have gone to sleep so far."""
+    found = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(line.split()[1]) for text in found for line in text.splitlines() if line.startswith("voluntary"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+async def test_idle_process_is_woken_seldom() -> None:
+    """A gateway that nobody asks wakes about once a second, and not to look again and again whether it shall end."""
+    process, _ = await start_process(5)
+    await asyncio.sleep(1)
+    before = times_slept(process.pid)
+    await asyncio.sleep(3)
+    assert times_slept(process.pid) - before < 15
+    process.terminate()
+    assert await process.wait() == 0
+
+
 async def test_running_stream_is_drained() -> None:
     """A stream that is running at SIGTERM is finished within the grace, and the exit code is 0."""
     fake, begun, go_on = FakeLanguage(), asyncio.Event(), asyncio.Event()
