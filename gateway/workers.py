@@ -130,6 +130,7 @@ class Workers:
             if opened.get_state(try_to_connect=True) is grpc.ChannelConnectivity.TRANSIENT_FAILURE
         }
         self.require_one()
+        self._members.watch.used()
         for last in (self._ejections.ejected(self._routing.clock()), self._members.watch.unwell, down):
             order = reachable_first(order, last)
         return tuple(order[:ATTEMPTS])

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import re
 import signal
@@ -56,6 +57,24 @@ async def test_signal_ends_an_idle_process_with_zero(number: signal.Signals) -> 
     assert await process.wait() == 0
 
 
+def times_slept(pid: int) -> int:
+    """How often the threads of a process have gone to sleep so far."""
+    found = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(line.split()[1]) for text in found for line in text.splitlines() if line.startswith("voluntary"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+async def test_idle_process_is_woken_seldom() -> None:
+    """A gateway that nobody asks wakes about once a second, and not to look again and again whether it shall end."""
+    process, _ = await start_process(5)
+    await asyncio.sleep(1)
+    before = times_slept(process.pid)
+    await asyncio.sleep(3)
+    assert times_slept(process.pid) - before < 15
+    process.terminate()
+    assert await process.wait() == 0
+
+
 async def test_running_stream_is_drained() -> None:
     """A stream that is running at SIGTERM is finished within the grace, and the exit code is 0."""
     fake, begun, go_on = FakeLanguage(), asyncio.Event(), asyncio.Event()
@@ -77,6 +96,30 @@ async def test_running_stream_is_drained() -> None:
         go_on.set()
         assert (await reply).text.endswith("data: [DONE]\n\n")
     assert await process.wait() == 0
+    await server.drain(0)
+
+
+async def test_first_event_comes_with_the_replys_head() -> None:
+    """A stream's head and first event are one write, so that the client is woken once for both."""
+    fake = FakeLanguage()
+
+    async def say(request: language_pb2.GenerateRequest) -> Events:
+        yield language_pb2.GenerateEvent(delta="hi")
+        await asyncio.sleep(30)
+
+    fake.script = say
+    server, address = await start_language(fake)
+    process, url = await start_process(1, address)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    body = json.dumps(CHAT).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n"
+    writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+    first = await asyncio.wait_for(reader.read(65536), 20)
+    assert first.startswith(b"HTTP/1.1 200")
+    assert b"data: {" in first
+    writer.close()
+    process.terminate()
+    await process.wait()
     await server.drain(0)
 
 
