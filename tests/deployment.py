@@ -150,6 +150,15 @@ class Deployment:
             process.wait_ready()
         self.wait_paired()
 
+    def start_ended(self) -> None:
+        """Starts again, all at once, what has ended, and waits until all of them are paired."""
+        ended = [process for process in self.processes if process.running.poll() is not None]
+        for process in ended:
+            process.start(wait=False)
+        for process in ended:
+            process.wait_ready()
+        self.wait_paired()
+
     def readiness(self) -> str:
         """What /ready says: ready, degraded or unready."""
         return str(self.http.get("/ready").json()["status"])

@@ -33,11 +33,18 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture
-def deployment(model_dir: Path, tmp_path: Path) -> Iterator[Deployment]:
-    """A deployment of its own for each test."""
-    with deploy(model_dir, "memory://", tmp_path) as deployed:
+@pytest.fixture(scope="module")
+def shared(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """One deployment for all tests that find and leave it whole."""
+    with deploy(model_dir, "memory://", tmp_path_factory.mktemp("shared")) as deployed:
         yield deployed
+
+
+@pytest.fixture
+def deployment(shared: Deployment) -> Iterator[Deployment]:
+    """The shared deployment; what a test has ended of it is started again."""
+    yield shared
+    shared.start_ended()
 
 
 def long_chat(deployment: Deployment) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Encoded once, computed once: what is shared, counted by the processes themselves."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,14 +13,26 @@ from tests.lm_server.workshop import MIXED, Workshop, ask
 
 
 def encoded(deployment: Deployment) -> float:
-    """Images that the vision worker has encoded."""
-    return deployment.vision_info().counters.get("lookonce_images_encoded_total", 0.0)
+    """Images that the vision workers have encoded together."""
+    infos = [deployment.vision_info(place) for place in range(len(deployment.vision))]
+    return sum(info.counters.get("lookonce_images_encoded_total", 0.0) for info in infos)
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Qwen3-VL checkpoint."""
     return make("qwen3_vl", tmp_path_factory.mktemp("sharing") / "model")
+
+
+@pytest.fixture(scope="module")
+def pairs(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Two workers of each half over one store; each test has pictures of its own."""
+    root = tmp_path_factory.mktemp("pairs")
+    with (
+        redis_server(root / "store") as store,
+        deploy(model_dir, store.url, root, num_vision=2, num_language=2) as deployment,
+    ):
+        yield deployment
 
 
 def test_twenty_askers_cause_one_encoding(model_dir: Path, tmp_path: Path) -> None:
@@ -62,41 +75,31 @@ def test_a_tiny_memory_changes_no_answer(model_dir: Path, tmp_path: Path) -> Non
             assert info.kv_bytes_used <= info.kv_bytes_budget == longest * per_token
 
 
-def test_uploaded_ids_outlive_the_upload(model_dir: Path, tmp_path: Path) -> None:
+def test_uploaded_ids_outlive_the_upload(pairs: Deployment, model_dir: Path) -> None:
     """An image id is answered without its bytes, described by GET and HEAD, and gone after DELETE."""
-    with (
-        redis_server(tmp_path / "store") as store,
-        deploy(model_dir, store.url, tmp_path, num_language=2) as deployment,
-    ):
-        http = deployment.http
-        image = http.post("/v1/images", files={"file": ("a.png", png(1), "image/png")}).json()
-        assert image["cached"] is False
-        assert http.post("/v1/images", content=png(1), headers={"content-type": "image/png"}).json()["cached"] is True
-        body = answers_body("model", [f"image:{image['id']}"], ["What is this?"])
-        expected = Workshop(model_dir).expected(ask("What is this?", 1), MAX_TOKENS).text
-        assert http.post("/v1/answers", json=body).json()["answers"][0]["text"] == expected
-        assert http.get(f"/v1/images/{image['id']}").json()["image_tokens"] == image["image_tokens"]
-        assert http.head(f"/v1/images/{image['id']}").status_code == 200
-        assert http.delete(f"/v1/images/{image['id']}").status_code == 200
-        assert http.head(f"/v1/images/{image['id']}").status_code == 404
-        assert http.post("/v1/answers", json=body).status_code == 404
+    http = pairs.http
+    image = http.post("/v1/images", files={"file": ("a.png", png(1), "image/png")}).json()
+    assert image["cached"] is False
+    assert http.post("/v1/images", content=png(1), headers={"content-type": "image/png"}).json()["cached"] is True
+    body = answers_body("model", [f"image:{image['id']}"], ["What is this?"])
+    expected = Workshop(model_dir).expected(ask("What is this?", 1), MAX_TOKENS).text
+    assert http.post("/v1/answers", json=body).json()["answers"][0]["text"] == expected
+    assert http.get(f"/v1/images/{image['id']}").json()["image_tokens"] == image["image_tokens"]
+    assert http.head(f"/v1/images/{image['id']}").status_code == 200
+    assert http.delete(f"/v1/images/{image['id']}").status_code == 200
+    assert http.head(f"/v1/images/{image['id']}").status_code == 404
+    assert http.post("/v1/answers", json=body).status_code == 404
 
 
-def test_two_workers_of_each_half_share_one_store(model_dir: Path, tmp_path: Path) -> None:
+def test_two_workers_of_each_half_share_one_store(pairs: Deployment, model_dir: Path) -> None:
     """With two vision and two language workers forty askers of five images cause five encodings."""
     oracle = Workshop(model_dir)
-    cases = [ask(f"Question {number % 4}?", number % 5) for number in range(40)]
-    with (
-        redis_server(tmp_path / "store") as store,
-        deploy(model_dir, store.url, tmp_path, num_vision=2, num_language=2) as deployment,
-    ):
-        replies = chat_together(deployment.url, cases, "model")
-        for case, reply in zip(cases, replies, strict=True):
-            assert reply.text == oracle.expected(case, MAX_TOKENS).text
-        total = sum(
-            deployment.vision_info(place).counters.get("lookonce_images_encoded_total", 0.0) for place in range(2)
-        )
-        assert total == 5
+    cases = [ask(f"Question {number % 4}?", 10 + number % 5) for number in range(40)]
+    before = encoded(pairs)
+    replies = chat_together(pairs.url, cases, "model")
+    for case, reply in zip(cases, replies, strict=True):
+        assert reply.text == oracle.expected(case, MAX_TOKENS).text
+    assert encoded(pairs) == before + 5
 
 
 def test_without_a_store_entries_come_from_the_vision_worker(model_dir: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.lm_server.workshop import Workshop, ask
 MAX_TOKENS = 6
 QUESTIONS = ("What is this?", "How many are there?", "Name a colour.")
 TIMEOUT_S = 120.0
+PAUSE_S = 0.3
 # What a client may be told where no answer is promised.
 TYPED = frozenset({404, 413, 429, 503, 504})
 
@@ -91,6 +92,7 @@ class Crowd:
         album: What they ask about.
         by_id: The part of the requests that name a picture by its id.
         leaving: The part whose client goes away in the middle of the stream.
+        pause_s: Between a client's answer and its next question.
         outcomes: What became of every request that is over.
     """
 
@@ -98,6 +100,7 @@ class Crowd:
     album: Album
     by_id: float = 0.0
     leaving: float = 0.0
+    pause_s: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     _ids: dict[int, str] = field(default_factory=dict)
@@ -116,6 +119,15 @@ class Crowd:
             self._stop.set()
             for thread in threads:
                 thread.join()
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Clients pause between their questions within: what starts meanwhile shares the cores with their answers."""
+        self.pause_s = PAUSE_S
+        try:
+            yield
+        finally:
+            self.pause_s = 0.0
 
     def since(self, moment: float) -> list[Outcome]:
         """The requests that were sent at or after that time.monotonic()."""
@@ -136,9 +148,8 @@ class Crowd:
                 began = time.monotonic()
                 verdict, told = self._ask(http, chance)
                 self.outcomes.append(Outcome(began, time.monotonic() - began, verdict, told))
-                if verdict == "refused":
-                    # As a client does that was told to come back later.
-                    self._stop.wait(0.2)
+                # As a client does that was told to come back later.
+                self._stop.wait(0.2 if verdict == "refused" else self.pause_s)
 
     def _ask(self, http: httpx.Client, chance: random.Random) -> tuple[str, str]:
         picture, number = chance.randrange(len(self.album.urls)), chance.randrange(len(QUESTIONS))

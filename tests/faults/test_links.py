@@ -15,8 +15,11 @@ from tests.faults.test_store import FORGETFUL, STALL_S, told
 
 pytestmark = pytest.mark.alone
 
+CALM_S = 0.4
 WATCH_S = 2.0
 NUM_CLIENTS = 4
+# A stream whose frames were garbled may never end by itself: so long it is waited for.
+REQUEST_S = 15.0
 # Faults that a request outlives at the cost of time alone.
 SLOW = (Fault.DELAY, Fault.DRIP)
 
@@ -33,7 +36,14 @@ def behind_proxies(model_dir: Path, directory: Path) -> Iterator[tuple[Deploymen
         store = stack.enter_context(open_store(directory / "store"))
         links = {"store": stack.enter_context(Proxy(store.address))}
         deployed = stack.enter_context(
-            deploy(model_dir, f"redis://{links['store'].address}/0", directory, language=FORGETFUL, start=False)
+            deploy(
+                model_dir,
+                f"redis://{links['store'].address}/0",
+                directory,
+                language=FORGETFUL,
+                gateway=("--request-timeout-s", str(REQUEST_S)),
+                start=False,
+            )
         )
         vision, language = deployed.vision[0], deployed.language[0]
         for name, process, worker in (
@@ -59,10 +69,10 @@ def crowd_during(deployment: Deployment, album: Album, link: Proxy, fault: Fault
     wait_until(lambda: deployment.readiness() == "ready", "all to be well", 30)
     crowd = Crowd(deployment.url, album)
     with crowd.asking(NUM_CLIENTS):
-        time.sleep(WATCH_S / 2)
+        time.sleep(CALM_S)
         with link.doing(fault):
             time.sleep(WATCH_S)
-        time.sleep(WATCH_S / 2)
+        time.sleep(CALM_S)
     return crowd
 
 

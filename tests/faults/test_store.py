@@ -12,9 +12,9 @@ from tests.faults.store_faults import Store, open_store
 pytestmark = pytest.mark.alone
 
 NUM_CLIENTS = 8
-CALM_S = 3.0
+CALM_S = 1.5
 # So long each fault is watched.
-WATCH_S = 2.0
+WATCH_S = 1.2
 # The promise: no request is longer than the calm median by more than this.
 STALL_S = 3.0
 # A language worker that keeps next to nothing by itself, so that every question meets the store.

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_overload_is_refused_in_words_and_starves_nobody() -> None:
     """At ten times the capacity each request ends in an answer or a refusal, and a modest tenant is answered."""
-    assert not list(overload(seconds=6, peak_s=2).unfair())
+    assert not list(overload(seconds=6, peak_s=2, is_short=True).unfair())
 
 
 @pytest.mark.parametrize(

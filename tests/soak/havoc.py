@@ -12,23 +12,23 @@ from tests.deployment import Deployment, Process
 from tests.faults.proxy import Fault, Proxy
 from tests.faults.store_faults import Store
 
-# How long a fault lasts, and how long it is calm after it.
+# How long a fault lasts.
 FAULT_S = 2.0
-CALM_S = 1.5
 
 
 class Havoc:
-    """Does random faults to a deployment and its store.
+    """Does random faults to a deployment and its store, with `calm_s` between them.
 
     Attributes:
         done: How often each was done.
     """
 
-    def __init__(self, deployment: Deployment, store: Store, link: Proxy, seed: int) -> None:
+    def __init__(self, deployment: Deployment, store: Store, link: Proxy, seed: int, calm_s: float) -> None:
         self.done: Counter[str] = Counter()
         self._deployment = deployment
         self._store = store
         self._link = link
+        self._calm_s = calm_s
         self._chance = random.Random(seed)
         self._stop = threading.Event()
         self.failure: BaseException | None = None
@@ -56,7 +56,7 @@ class Havoc:
                 place += 1
                 faults[name]()
                 self.done[name] += 1
-                self._stop.wait(CALM_S)
+                self._stop.wait(self._calm_s)
         except BaseException as exc:  # noqa: BLE001 - told of at the end of the run
             self.failure = exc
 

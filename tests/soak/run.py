@@ -26,6 +26,9 @@ LEAVING = 0.15
 WARM_S = 90.0
 SHORT_WARM_S = 5.0
 LONG_S = 600.0
+# How long it is calm after a fault: a short run has every fault too.
+CALM_S = 1.5
+SHORT_CALM_S = 0.4
 # Small, so that prefixes and entries come and go all the time.
 SMALL = ("--local-cache-bytes", "400000", "--kv-bytes", "8000000", "--max-wait-s", "20")
 
@@ -61,7 +64,7 @@ def soak(
         _warm_up(deployment, album, num_clients, WARM_S if seconds >= LONG_S else SHORT_WARM_S)
         before = _when_idle(deployment, album)
         crowd = Crowd(deployment.url, album, by_id=BY_ID, leaving=LEAVING)
-        havoc = Havoc(deployment, store, link, seed)
+        havoc = Havoc(deployment, store, link, seed, CALM_S if seconds >= LONG_S else SHORT_CALM_S)
         with _ticking(seconds, progress), crowd.asking(num_clients), havoc.going_on():
             time.sleep(seconds)
         wait_until(lambda: deployment.readiness() == "ready", "all to be well again")

@@ -8,14 +8,16 @@ from tests.soak.run import judge, soak
 
 pytestmark = pytest.mark.alone
 
-SHORT_S = 100.0
+# A dozen faults and more, each of another kind.
+SHORT_S = 75.0
 
 
 @pytest.mark.timeout(400)
 def test_a_short_soak_keeps_every_promise() -> None:
-    """64 clients and random faults, about two minutes in all: no wrong answer, no untyped end, nothing left behind."""
+    """64 clients and random faults, over a minute in all: no wrong answer, no untyped end, nothing left behind."""
     soaked = soak(SHORT_S)
     assert not soaked.breaches
+    print(dict(soaked.faults))
     assert sum(soaked.faults.values()) >= 5
 
 
