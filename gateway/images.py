@@ -39,10 +39,6 @@ async def resolve(
     Raises:
         ApiError: the first image that failed, named by its field. The others are given up.
     """
-    ids = [reference for reference in references if isinstance(reference, ImageId)]
-    if len(ids) == len(references):
-        # There is nothing to do for them, which needs no task for each.
-        return [RequestImage(reference.value, None) for reference in ids]
     for reference in (each for shown in references for each in sources(shown)):
         if isinstance(reference, ImageUrl):
             # Before anything is done for a request that is refused in the end.

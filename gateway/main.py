@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import uvicorn
 
 from gateway.app import create_app
-from gateway.joined import JoinedH11Protocol
 from gateway.settings import GatewaySettings, TlsSettings
 from telemetry.log import configure
 from telemetry.tracing import configure_traces
@@ -94,7 +93,6 @@ def run(settings: GatewaySettings) -> int:
         return 1
     config = uvicorn.Config(
         app,
-        http=JoinedH11Protocol,
         log_config=None,
         log_level="warning",
         access_log=False,

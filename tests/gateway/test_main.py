@@ -1,5 +1,4 @@
 import asyncio
-import json
 import os
 import re
 import signal
@@ -96,30 +95,6 @@ async def test_running_stream_is_drained() -> None:
         go_on.set()
         assert (await reply).text.endswith("data: [DONE]\n\n")
     assert await process.wait() == 0
-    await server.drain(0)
-
-
-async def test_first_event_comes_with_the_replys_head() -> None:
-    """A stream's head and first event are one write, so that the client is woken once for both."""
-    fake = FakeLanguage()
-
-    async def say(request: language_pb2.GenerateRequest) -> Events:
-        yield language_pb2.GenerateEvent(delta="hi")
-        await asyncio.sleep(30)
-
-    fake.script = say
-    server, address = await start_language(fake)
-    process, url = await start_process(1, address)
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-    body = json.dumps(CHAT).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n"
-    writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
-    first = await asyncio.wait_for(reader.read(65536), 20)
-    assert first.startswith(b"HTTP/1.1 200")
-    assert b"data: {" in first
-    writer.close()
-    process.terminate()
-    await process.wait()
     await server.drain(0)
 
 
