@@ -1,7 +1,6 @@
 """From checked questions to what the engine is given: images looked up, prompts built, grammars compiled."""
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -21,10 +20,6 @@ from lm_server.tickets import AnyAdapter, Work
 from rpc.errors import InvalidArgument, RpcError
 
 MAX_CHOICE_TOKENS = 256
-# What is prepared on the event loop: about a millisecond of work.
-INLINE_PARTS = 4
-INLINE_CHARACTERS = 2000
-INLINE_PATCHES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +67,7 @@ class Answerer:
         fingerprint = self._library.fingerprint if any(turn.image_ids for ask in asks for turn in ask.turns) else ""
         grammars = await self._compile(asks)
         images = await self._look_up(tenant, fingerprint, asks)
-        arguments = asks, tenant, fingerprint, images, adapter, grammars
-        # A hop to a thread and back takes as long as a quarter of a short prompt.
-        prepared = (
-            self._prepare(*arguments) if _is_short(asks, images) else await asyncio.to_thread(self._prepare, *arguments)
-        )
+        prepared = await asyncio.to_thread(self._prepare, asks, tenant, fingerprint, images, adapter, grammars)
         works: list[Work] = []
         questions: list[Underway] = []
         for index, outcome in enumerate(prepared):
@@ -211,17 +202,6 @@ class Answerer:
         except InvalidArgument as exc:
             return exc
         return work
-
-
-def _is_short(asks: Sequence[Ask], images: Mapping[str, KnownImage]) -> bool:
-    """Whether these prompts are made at once, so that nobody else on the loop waits for them."""
-    parts = [part for ask in asks for turn in ask.turns for part in turn.parts]
-    texts = [*(part for part in parts if isinstance(part, str)), *(choice for ask in asks for choice in ask.choices)]
-    return (
-        max(len(parts), len(texts)) <= INLINE_PARTS
-        and sum(map(len, texts)) <= INLINE_CHARACTERS
-        and sum(math.prod(image.shape.grid) for image in images.values()) <= INLINE_PATCHES
-    )
 
 
 def _messages(turns: Sequence[Turn], images: Mapping[str, KnownImage]) -> list[Message]:

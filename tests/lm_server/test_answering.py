@@ -1,7 +1,6 @@
 """Answers put together: one question's fault stays its own, and one request stands on one fingerprint."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -129,23 +128,6 @@ async def test_a_question_that_can_never_fit_fails_alone(one_workshop: Workshop)
     assert outcomes[0].reason == "CONTEXT_LENGTH_EXCEEDED"
     assert isinstance(outcomes[1], language_pb2.Answer)
     assert outcomes[1].text == one_workshop.expected(ask("Hello there."), 4).text
-
-
-@pytest.mark.parametrize(("texts", "on_the_loop"), [(["Hello."], True), (["Hello " * 400], False), (["a"] * 5, False)])
-async def test_only_short_prompts_are_made_on_the_loop(
-    one_workshop: Workshop, monkeypatch: pytest.MonkeyPatch, texts: Sequence[str], on_the_loop: bool
-) -> None:
-    """A short prompt takes no hop to a thread; long or many ones keep nobody else waiting."""
-    build, threads = one_workshop.prompts.build, set()
-
-    def spied(messages: Any) -> Any:
-        threads.add(threading.current_thread())
-        return build(messages)
-
-    monkeypatch.setattr(one_workshop.prompts, "build", spied)
-    async with desk(one_workshop) as made:
-        await made.ask([question(text) for text in texts])
-    assert (threads == {threading.current_thread()}) is on_the_loop
 
 
 async def test_overload_is_told_before_any_work(one_workshop: Workshop) -> None:
