@@ -97,41 +97,18 @@ def _unary(method: str, behaviour: Any) -> Any:
 
 def _stream(method: str, behaviour: Any) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        head: asyncio.Task[None] | None = None
         with carrying(_request_id(context)), _traced(method, context), _told(method):
             try:
                 _check(request)
-                head = _begin(context)
                 async with contextlib.aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
-                        await _sent(head)
                         yield response
-                await _sent(head)
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 raise
             except Exception as exc:  # noqa: BLE001 - the boundary: every exception becomes a status
-                await _sent(head)
                 await abort(context, _translate(method, exc))
 
     return call
-
-
-def _begin(context: Context) -> asyncio.Task[None]:
-    """Sends the reply's head while the answer is made.
-
-    grpc would send it with the first message, and its client looks for a message only once it has seen the head: with
-    the model busy again on every core, that is one wake-up more before the first token is read.
-    """
-    head = asyncio.ensure_future(context.send_initial_metadata(()))
-    # What failed is told by the next message; a caller that has left wants nothing.
-    head.add_done_callback(lambda task: task.cancelled() or task.exception())
-    return head
-
-
-async def _sent(head: asyncio.Task[None] | None) -> None:
-    """Returns once the head is on its way: grpc would send it again with what comes before that."""
-    if head is not None and not head.done():
-        await asyncio.wait((head,))
 
 
 def _request_id(context: Context) -> str:

@@ -32,17 +32,12 @@ class Failing(language_pb2_grpc.LanguageServiceServicer):
 
     error: Exception = errors.Internal("unset")
     address = ""
-    go_on: asyncio.Event | None = None
-    says_nothing = False
 
     async def GetInfo(self, request: Any, context: Any) -> language_pb2.LanguageInfo:  # noqa: N802
         raise self.error
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[language_pb2.GenerateEvent]:  # noqa: N802
-        if self.go_on is not None:
-            await self.go_on.wait()
-        if not self.says_nothing:
-            yield language_pb2.GenerateEvent(delta="a")
+        yield language_pb2.GenerateEvent(delta="a")
         raise self.error
 
 
@@ -75,26 +70,6 @@ async def drained(stub: Any) -> None:
     """Reads a stream to its end."""
     async for _ in stub.Generate(language_pb2.GenerateRequest()):
         pass
-
-
-async def test_a_streams_head_comes_before_its_first_message(failing: Any) -> None:
-    """A caller has the head while the answer is being made, and waits for the message alone."""
-    servicer, stub, _ = failing
-    servicer.go_on = asyncio.Event()
-    call = stub.Generate(language_pb2.GenerateRequest())
-    assert await asyncio.wait_for(call.initial_metadata(), 10) is not None
-    servicer.go_on.set()
-    assert (await call.read()).delta == "a"
-
-
-async def test_a_stream_that_fails_before_its_first_message_tells_why(failing: Any) -> None:
-    """An error raised at once crosses whole, though the head was being sent."""
-    servicer, stub, _ = failing
-    servicer.error, servicer.says_nothing = errors.Overloaded("busy", retry_after_s=1.5), True
-    for _ in range(20):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await drained(stub)
-        assert errors.error_from_call(caught.value).message == "busy"
 
 
 async def test_the_unforeseen_says_nothing(failing: Any) -> None:
