@@ -27,6 +27,7 @@ from lm_server.sequence import Sequence as EngineSequence
 from lm_server.steps import Plan, Run
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
+from lm_server.times import let_out
 from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
 from rpc.heartbeat import Pulse
 from rpc.places import Places
@@ -214,6 +215,7 @@ class Engine:
         metrics.STEP_ROWS.observe(sum(run.num_rows for run in plan.runs))
         for index, rows in found.items():
             self._collect(plan.runs[index], rows)
+        let_out(len(self._scheduler.running), plan.runs)
 
     def _refuse_overdue(self) -> None:
         """Refuses what nobody may be waiting for any more, rather than be late with everything that comes after it."""

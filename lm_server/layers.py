@@ -15,7 +15,7 @@ from torch import nn
 from kernels import make_linear
 from kernels.linear import SILU
 from kernels.native import can_norm, rms_norm
-from kernels.rotary import neighbours, rotate
+from kernels.rotary import neighbours, rotate_in_place
 from lm_server.adapters import LANGUAGE, Shape
 from lm_server.attention import StepAttention
 from lm_server.lora import Linear, StepAdapters, adapt_linears
@@ -106,7 +106,7 @@ class LeanLayer(nn.Module):
         turned = qkv[:, : self._num_turned]
         if self._head_norms is not None:
             turned = F.rms_norm(turned, (self._head_dim,), eps=self._head_norms[1]) * self._head_norms[0]
-        turned = rotate(turned, inputs.rotation)
+        rotate_in_place(turned, inputs.rotation)
         queries, keys = turned[:, : self._num_heads], turned[:, self._num_heads :].transpose(0, 1)
         values = qkv[:, self._num_turned :].transpose(0, 1)
         attention = inputs.attention
