@@ -38,7 +38,9 @@ from checkpoint import inspect
 
 ROLES = ("vision", "language")
 WHOLE = "whole"
-IDLE_S = 10.0
+IDLE_S = 20.0
+# A gateway looks at its workers often for ten seconds after a request.
+SETTLED_S = 12.0
 POLL_S = 0.02
 # Of the issue: over interpreter, half and budget; over prefix and tails; of one core, which is none.
 MOST_OVER = 1.15
@@ -140,8 +142,8 @@ def _watched(served: OverHttp) -> Iterator[list[int]]:
 
 
 def _idle_cores(served: OverHttp, idle_s: float) -> float:
-    """Processor seconds a second of all processes, the first second after the work left out."""
-    time.sleep(1.0)
+    """Processor seconds a second of all processes, once they have settled after the work."""
+    time.sleep(SETTLED_S)
     pids = [memory.pid for memory in served.memory()]
     before, started = sum(map(processor_s, pids)), time.perf_counter()
     time.sleep(idle_s)
