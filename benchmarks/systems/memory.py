@@ -36,7 +36,7 @@ def _status(pid: int, field: str) -> int:
 def processor_s(pid: int) -> float:
     """Seconds of processor time that a process has used so far; 0 where it is gone.
 
-    By the clocks of its threads where the kernel has them: ticks count a thread that a timer wakes as busy for a whole one.
+    By its threads' clocks where the kernel has them: ticks count a thread that a timer wakes as busy for a whole one.
     """
     clocks = [_first_number(path) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
     if clocks:

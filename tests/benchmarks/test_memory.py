@@ -16,7 +16,9 @@ def test_a_process_has_memory_and_uses_the_processor() -> None:
     before = processor_s(os.getpid())
     while processor_s(os.getpid()) < before + 0.03:
         sum(range(100_000))
-    assert peak_bytes(os.getpid()) >= resident_bytes(os.getpid()) > 1 << 20
+    resident = resident_bytes(os.getpid())
+    # Each of the kernel's two sums may lack a few pages that a core has counted for itself.
+    assert peak_bytes(os.getpid()) + (1 << 20) > resident > 1 << 20
 
 
 def test_a_process_that_is_gone_has_nothing() -> None:
