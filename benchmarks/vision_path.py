@@ -135,10 +135,10 @@ class Trace:
         self.forwards: list[tuple[float, float]] = []
         self.prepares: list[tuple[float, float]] = []
 
-    def encode(self, images: Sequence[PreparedImage]) -> list[Embedding]:
+    def encode(self, images: Sequence[PreparedImage], *, give_up: bool = False) -> list[Embedding]:
         """The tower's."""
         with _noted(self.forwards):
-            return self._tower.encode(images)
+            return self._tower.encode(images, give_up=give_up)
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """The preprocessor's."""

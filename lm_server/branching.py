@@ -56,12 +56,13 @@ def cuts_of(tails: Sequence[Tokens]) -> list[list[int]]:
         # Sorted: what the first and the last share, all do, and the shortest is the first of those that end there.
         first = tails[alike[0]]
         shared = _num_shared(first, tails[alike[-1]])
-        cut = min(shared, len(first) - 1)
-        if (cut - before) * (len(alike) - 1) >= MIN_ROWS_SPARED and len(cuts[alike[0]]) < MAX_CUTS:
-            for place in alike:
-                cuts[place].append(cut)
-            before = cut
         longer = [place for place in alike if len(tails[place]) > shared]
+        # Those that end where the others part are cut a token earlier, and the others perhaps once more.
+        for group, cut in ((alike, min(shared, len(first) - 1)), (longer, shared)):
+            if (cut - before) * (len(group) - 1) >= MIN_ROWS_SPARED and len(cuts[group[0]]) < MAX_CUTS:
+                for place in group:
+                    cuts[place].append(cut)
+                before = cut
         waiting += [(list(part), before) for _, part in groupby(longer, key=lambda place: tails[place][shared])]
     return cuts
 

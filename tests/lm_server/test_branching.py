@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lm_server import attention
@@ -46,6 +46,7 @@ def test_texts_are_cut_where_they_part() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=40).map(tuple), max_size=12))
 @settings(max_examples=300)
+@example([(0, 1), *[(0, 1, 0)] * 6, *[(0, 1, 1)] * 2])
 def test_texts_that_share_a_beginning_share_its_cuts(tails: list[Tokens]) -> None:
     """A cut leaves a token behind it, spares rows, and is made in every text that begins so."""
     cuts = cuts_of(tails)
