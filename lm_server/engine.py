@@ -18,6 +18,7 @@ import torch
 from lm_server import metrics
 from lm_server.disk import DiskFolder
 from lm_server.drafts import DraftBook, Drafter, topic_of
+from lm_server.first_token import let_out
 from lm_server.forgetting import Forgetting
 from lm_server.lora import Linear
 from lm_server.runner import ImageEmbedding, ModelRunner, NextTokens
@@ -27,7 +28,6 @@ from lm_server.sequence import Sequence as EngineSequence
 from lm_server.steps import Plan, Run
 from lm_server.tickets import Delta, Event, Failed, Finished, LackingImages, Listener, Ticket, Work, sequence_of
 from lm_server.tier_memory import TierMemory
-from lm_server.times import let_out
 from rpc.errors import Internal, InvalidArgument, Overloaded, RpcError, Unavailable
 from rpc.heartbeat import Pulse
 from rpc.places import Places

@@ -1,13 +1,8 @@
 """A question's times as the histograms have them."""
 
-from types import SimpleNamespace
-from typing import Any
-
-import pytest
 from prometheus_client import REGISTRY
 
-from lm_server import times as module
-from lm_server.times import QuestionTimes, let_out
+from lm_server.times import QuestionTimes
 
 NAMES = {
     "queue": "lookonce_request_queue_time_seconds",
@@ -43,15 +38,3 @@ def test_each_time_is_counted_where_it_belongs() -> None:
     rises = {short: (after[short][0] - before[short][0], after[short][1] - before[short][1]) for short in NAMES}
     assert rises == {"queue": (1, 2.0), "first": (1, 3.0), "between": (4, 2.0), "all": (1, 5.0)}
     assert times.first_token_s == 3.0
-
-
-@pytest.mark.parametrize(("num_running", "num_tokens", "pauses"), [(1, 1, 1), (1, 2, 0), (1, 0, 0), (2, 1, 0)])
-def test_a_lone_first_token_is_let_out(
-    monkeypatch: pytest.MonkeyPatch, num_running: int, num_tokens: int, pauses: int
-) -> None:
-    """The engine pauses behind it, and neither behind a later one nor where others wait for the next step."""
-    paused: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", paused.append)
-    run: Any = SimpleNamespace(sequence=SimpleNamespace(output=[7] * num_tokens))
-    let_out(num_running, [run])
-    assert paused == [module.FIRST_TOKEN_PAUSE_S] * pauses
