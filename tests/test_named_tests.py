@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# `tests/a/test_b.py`, `tests/a/test_b.py::test_c`, and `::test_d` for another one of the file named before it.
 DEFINED = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
+# `tests/a/test_b.py`, `tests/a/test_b.py::test_c`, and `::test_d` for another one of the file named before it.
 NAMED = re.compile(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`")
 DOCUMENTS = ("docs/reliability.md", "docs/security.md")
 

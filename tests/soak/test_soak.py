@@ -8,7 +8,6 @@ from tests.soak.run import judge, soak
 
 pytestmark = pytest.mark.alone
 
-# A dozen faults and more, each of another kind.
 SHORT_S = 75.0
 
 
@@ -17,7 +16,6 @@ def test_a_short_soak_keeps_every_promise() -> None:
     """64 clients and random faults, over a minute in all: no wrong answer, no untyped end, nothing left behind."""
     soaked = soak(SHORT_S)
     assert not soaked.breaches
-    print(dict(soaked.faults))
     assert sum(soaked.faults.values()) >= 5
 
 
