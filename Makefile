@@ -66,7 +66,7 @@ bench-gpu: setup ## W1 to W10 on one GPU beside transformers' whole model; refus
 bench-hosts: setup ## When the halves on two hosts are faster than one host, and when not; as root, 8 minutes
 	$(BIN)/python -m benchmarks.hosts
 
-bench-summary: setup ## Every bar of the performance issue, from the results that are there
+bench-summary: setup ## Every performance target, from the results that are there
 	$(BIN)/python -m benchmarks.summary
 
 fuzz: setup ## 20,000 bad inputs of every kind, and the gateway held against its own description

@@ -1,4 +1,4 @@
-"""The performance issue's bars, worked out of a run's medians. A bar whose workloads were not measured is left out.
+"""The performance targets, worked out of a run's medians. A bar whose workloads were not measured is left out.
 
 Those of the benchmarks with a command of their own are in their modules; `benchmarks.summary` prints them all.
 """
@@ -10,6 +10,8 @@ from benchmarks.results import Report, SystemResult, WorkloadResult
 
 OURS = "lookonce"
 SERVED = "lookonce-http"
+ROUTED = "lookonce-routed"
+ON_DISK = "lookonce-disk"
 IN_PROCESS = "lookonce-inprocess"
 PEER = "vllm"
 WHOLE = "transformers"
@@ -78,7 +80,16 @@ def _against_peer(results: Mapping[str, WorkloadResult]) -> list[Bar | None]:
     extra = _ratio("an extra question, vllm's over ours", 1.7, _extra(results, PEER), _extra(results, SERVED))
     second = {name: _second_token(results, name) for name in (PEER, SERVED)}
     first_token = _ratio("W3 second question, ours over vllm's", 0.7, second[SERVED], second[PEER], at_least=False)
-    return [*found, extra, first_token]
+    routed = _ratio(
+        "W7 through one gateway, vllm's time over ours",
+        2.0,
+        _median(results, "W7", PEER),
+        _median(results, "W7", ROUTED),
+    )
+    on_disk = _ratio(
+        "W5 with a disk, vllm's time over ours", 2.0, _median(results, "W5", PEER), _median(results, "W5", ON_DISK)
+    )
+    return [*found, on_disk, routed, extra, first_token]
 
 
 def _extra(results: Mapping[str, WorkloadResult], system: str) -> float | None:

@@ -42,7 +42,7 @@ IDLE_S = 20.0
 # A gateway looks at its workers often for ten seconds after a request.
 SETTLED_S = 12.0
 POLL_S = 0.02
-# Of the issue: over interpreter, half and budget; over prefix and tails; of one core, which is none.
+# Targets: over interpreter, half and budget; over prefix and tails; of one core, which is none.
 MOST_OVER = 1.15
 MOST_KV_OVER = 1.10
 MOST_IDLE = 0.01
@@ -184,7 +184,7 @@ def _whole(recipe: Recipe, checkpoint: Path, workload: Workload, weight_bytes: i
 
 
 def bars_of(found: Footprint) -> list[Bar]:
-    """The issue's bars on memory, and that idle processes use no processor."""
+    """The targets of memory, and that idle processes use no processor."""
     over = [
         Bar(f"{part.role} worker's peak over interpreter, half and budget", MOST_OVER, part.over, at_least=False)
         for part in found.parts

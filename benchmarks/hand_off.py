@@ -36,7 +36,7 @@ from lookonce import embedded
 SIZES_MIB = (1.0, 8.0, 32.0, 120.0)
 TRANSPORTS = ("tcp", "unix")
 RAW, OURS = "redis-py", "lookonce"
-# Of the issue: put and get over raw redis-py's.
+# Target: put and get over raw redis-py's.
 LEAST_OF_RAW = 0.8
 STORE_BYTES = 1 << 30
 TIMEOUT_S = 60.0

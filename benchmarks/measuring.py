@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.checkpoints import Recipe
 from benchmarks.comparing import compare
 from benchmarks.results import SystemResult, WorkloadResult
-from benchmarks.systems.registry import REFERENCE, open_system
+from benchmarks.systems.registry import ON_DISK, OVER_HTTP, REFERENCE, ROUTED, open_system
 from benchmarks.systems.system import CPU, Place, System
 from benchmarks.workload import Outcome, Workload
 from benchmarks.workloads import Scale, build
@@ -83,8 +83,8 @@ def _setting(workload: Workload) -> tuple[int | None, int]:
 
 @contextmanager
 def _started(plan: Plan, kv_tokens: int | None, doors: int, tell: Tell) -> Iterator[dict[str, System]]:
-    """Every system, loaded. A whole model has one engine; of several doors the reference alone is of use then."""
-    names = [name for name in plan.systems if doors == 1 or not _is_whole(name) or name == REFERENCE]
+    """Every system that takes part, loaded."""
+    names = [name for name in plan.systems if _takes_part(name, kv_tokens, doors)]
     systems = {name: plan.open(name, plan.place) for name in names}
     try:
         for name, system in systems.items():
@@ -94,6 +94,15 @@ def _started(plan: Plan, kv_tokens: int | None, doors: int, tell: Tell) -> Itera
     finally:
         for system in systems.values():
             system.stop()
+
+
+def _takes_part(name: str, kv_tokens: int | None, doors: int) -> bool:
+    """A whole model has one engine, and of several doors the reference alone is of use; some are others elsewhere."""
+    if name == ROUTED:
+        return doors > 1
+    if name == ON_DISK:
+        return kv_tokens is not None
+    return doors == 1 or not _is_whole(name) or name == REFERENCE
 
 
 def _warm_up(plan: Plan, name: str) -> Workload:
@@ -163,6 +172,10 @@ def _is_whole(name: str) -> bool:
 
 def _why_untimed(plan: Plan, name: str, workload: Workload) -> str:
     """Why a system is not timed on a workload; empty where it is."""
+    if name == ROUTED and workload.doors == 1:
+        return f"with one engine it is {OVER_HTTP}"
+    if name == ON_DISK and workload.kv_tokens is None:
+        return f"with plenty of memory it is {OVER_HTTP}"
     if not _is_whole(name):
         return ""
     asked = f"; asked {min(plan.sample_questions, len(workload.questions))} for their tokens"

@@ -35,7 +35,7 @@ MOST_BURST_QUESTIONS = 2000
 AT_ONCE_S = 1e-6
 # Patience of a burst's clients.
 BURST_S = 600.0
-# Of the issue: goodput at twice the saturating load over its peak.
+# Target: goodput at twice the saturating load over its peak.
 LEAST_HELD = 0.9
 
 
@@ -154,7 +154,7 @@ def measure(names: Sequence[str], setting: Setting, checkpoint: Path, console: C
 
 def _impatient(setting: Setting) -> System:
     """Served as by operators who want answers in time rather than late ones. A burst would be refused for the most."""
-    return OverHttp(setting.place, ("--max-wait-s", f"{setting.target_s / 2:g}"))
+    return OverHttp(setting.place, flags=("--max-wait-s", f"{setting.target_s / 2:g}"))
 
 
 def middle(points: Sequence[Point]) -> Point:
@@ -192,7 +192,7 @@ def markdown(curves: dict[str, list[Point]], setting: Setting) -> str:
 
 
 def bars_of(found: Mapping[str, float]) -> list[Bar]:
-    """The issue's bar, from each system's goodput at twice the saturating load over its peak."""
+    """The target, from each system's goodput at twice the saturating load over its peak."""
     name = "W9, goodput at twice the saturating load over its peak"
     return [Bar(name, LEAST_HELD, found[SERVED])] if SERVED in found else []
 

@@ -32,7 +32,7 @@ NAMES = ("qwen2-vl-2b", "qwen3-vl-2b")
 SIDE_TOKENS = 8
 ANSWER_TOKENS = 8
 KV_TOKENS = 4096
-# Of the issue: GB of the vision worker's peak beyond its weights; bytes from disk over bytes of tensors.
+# Targets: GB of the vision worker's peak beyond its weights; bytes from disk over bytes of tensors.
 MOST_BEYOND_GB = 0.5
 MOST_READ_OVER = 1.02
 _MIB = 1 << 20
@@ -155,7 +155,7 @@ def markdown(results: Sequence[ModelResult]) -> str:
 
 
 def bars_of(results: Sequence[ModelResult]) -> list[Bar]:
-    """The issue's bars of each model: memory of the vision worker and bytes from disk.
+    """The targets of each model: memory of the vision worker and bytes from disk.
 
     Equal answers are asked of float32 alone: in bfloat16 another order of additions is another token now and then.
     """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.summary FILE…`: every bar of the performance issue, from the JSON files of all benchmarks.
+"""`python -m benchmarks.summary FILE…`: every performance target, from the JSON files of all benchmarks.
 
 Left out, the files are all that lie in `benchmarks/results/`. Ratios are of one run each: nothing is compared across
 files. What no file has the numbers for is named at the end.

@@ -1,5 +1,6 @@
-"""W1 to W9 of the performance issue as data. Pictures are new for every repeat; questions stay."""
+"""W1 to W9 of docs/performance.md as data. Pictures are new for every repeat; questions stay."""
 
+import functools
 import itertools
 import math
 import random
@@ -140,15 +141,15 @@ def restarted(recipe: Recipe, scale: Scale, repeat: int) -> Workload:
     return Workload("W6", pictures, _grid(1, questions), is_after_restart=True)
 
 
-def fleet(recipe: Recipe, scale: Scale, repeat: int) -> Workload:
-    """W2's questions, each image's dealt out to two language engines."""
-    images = scale.count(8)
+def fleet(recipe: Recipe, scale: Scale, repeat: int, *, name: str) -> Workload:
+    """W2's questions dealt out to two language engines: W7 each image's to both, W7i each image's to one of them."""
+    images = max(scale.count(8), 2)
     questions = tuple(
-        Question(image, question_text(number), ANSWER_TOKENS, door=number % 2)
+        Question(image, question_text(number), ANSWER_TOKENS, door=(number if name == "W7" else image) % 2)
         for image in range(images)
         for number in range(max(scale.count(8), 2))
     )
-    return Workload("W7", _pictures("W7", recipe, images, repeat, scale.side), questions, doors=2)
+    return Workload(name, _pictures(name, recipe, images, repeat, scale.side), questions, doors=2)
 
 
 def growth(recipe: Recipe, scale: Scale, repeat: int, *, axis: str, size: int) -> Workload:
@@ -256,7 +257,8 @@ BUILDERS: Mapping[str, Builder] = {
     "W4": moderation,
     "W5": album,
     "W6": restarted,
-    "W7": fleet,
+    "W7": functools.partial(fleet, name="W7"),
+    "W7i": functools.partial(fleet, name="W7i"),
     "W1s-again": asked_again,
     "scenes": own_scenes,
     "scenes-again": scenes_again,

@@ -31,17 +31,21 @@ CALL_S = 5.0
 
 @dataclass(slots=True)
 class Deployment:
-    """A running deployment. `with_gateways` puts one in front of each language worker.
+    """A running deployment. `with_gateways` puts one in front of each language worker, or one in front of all.
 
     Attributes:
+        is_routed: One gateway, which chooses a language worker for each image.
+        has_disk: Half of the room for keys and values is the lower tiers', and below them is a directory.
         place: Where both halves compute.
         flags: More of them, for each worker.
         vision: Address of the vision worker.
         language: Addresses of the language workers.
-        gateways: Their URLs; empty without gateways.
+        gateways: The URL for each language worker's share of the questions; empty without gateways.
     """
 
     with_gateways: bool
+    is_routed: bool = False
+    has_disk: bool = False
     place: Place = CPU
     flags: tuple[str, ...] = ()
     vision: str = ""
@@ -64,7 +68,7 @@ class Deployment:
         worker += ["--turns", str(turns), "--device", self.place.device, "--dtype", self.place.dtype]
         vision = [*worker, "--listen", self.vision, "--threads", str(self.place.threads)]
         self._add("vision", vision, self.place.threads)
-        kv = ["--kv-bytes", str(_kv_bytes(checkpoint, kv_tokens, self.place.dtype)), "--threads", str(threads)]
+        kv = [*self._memory(_kv_bytes(checkpoint, kv_tokens, self.place.dtype)), "--threads", str(threads)]
         for door, address in enumerate(self.language):
             self._add(f"language{door}", [*worker, "--listen", address, "--vision", self.vision, *kv], threads)
         if self.with_gateways:
@@ -128,15 +132,25 @@ class Deployment:
         del self._commands["store"]
         return embedded.store_url(directory)
 
+    def _memory(self, kv_bytes: int) -> list[str]:
+        """Flags of a language worker that keeps so many bytes of keys and values in memory."""
+        if not self.has_disk:
+            return ["--kv-bytes", str(kv_bytes)]
+        half = str(kv_bytes // 2)
+        directory = self._held.enter_context(embedded.private_directory())
+        return ["--kv-bytes", half, "--kv-host-bytes", half, "--kv-disk-dir", str(directory)]
+
     def _add(self, name: str, flags: Sequence[str], threads: int) -> None:
         command = [sys.executable, "-m", "lookonce", name.rstrip("0123456789"), *flags]
         self._commands[name] = (command, {"OMP_NUM_THREADS": str(threads)})
 
     def _add_gateways(self, ports: Sequence[int]) -> None:
-        for door, (port, language) in enumerate(zip(ports, self.language, strict=True)):
+        behind = [",".join(self.language)] if self.is_routed else list(self.language)
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        for door, (port, language) in enumerate(zip(ports, behind, strict=False)):
             flags = ["--vision", self.vision, "--language", language, "--port", str(port), "--log-level", "warning"]
             self._add(f"gateway{door}", flags, 1)
-        self.gateways = tuple(f"http://127.0.0.1:{port}" for port in ports)
+        self.gateways = (urls[0],) * len(urls) if self.is_routed else tuple(urls)
 
     def _spawn(self, name: str) -> None:
         command, more = self._commands[name]

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -24,19 +25,17 @@ END = "[DONE]"
 class OverHttp:
     """A `System`: store, vision worker, language workers, and a gateway before each of these.
 
-    `flags` go to every worker.
+    `more` is of the `Deployment`.
     """
 
-    name = "lookonce-http"
-
-    def __init__(self, place: Place = CPU, flags: tuple[str, ...] = ()) -> None:
-        self._place = place
-        self._flags = flags
-        self.deployment = Deployment(with_gateways=True, place=place)
+    def __init__(self, place: Place = CPU, name: str = "lookonce-http", **more: Any) -> None:
+        self.name = name
+        self._new = functools.partial(Deployment, with_gateways=True, place=place, **more)
+        self.deployment = self._new()
 
     def start(self, checkpoint: Path, kv_tokens: int | None = None, doors: int = 1) -> None:
         """Starts the processes."""
-        self.deployment = Deployment(with_gateways=True, place=self._place, flags=self._flags)
+        self.deployment = self._new()
         self.deployment.start(checkpoint, kv_tokens, doors)
 
     def run(self, workload: Workload) -> Outcome:

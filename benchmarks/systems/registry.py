@@ -17,6 +17,10 @@ REFERENCE = "transformers"
 PEER = "vllm"
 IN_PROCESS = "lookonce-inprocess"
 OVER_HTTP = "lookonce-http"
+# The same with one gateway; other than `lookonce-http` where there are several language workers.
+ROUTED = "lookonce-routed"
+# The same with a disk below the memory for keys and values; other than `lookonce-http` where that is small.
+ON_DISK = "lookonce-disk"
 # `vllm:16384` is vLLM with steps of up to so many rows, beside `vllm` with those of its own default.
 _TUNED = f"{PEER}:"
 # Libraries that vLLM's guide for CPUs wants loaded before anything else.
@@ -54,6 +58,8 @@ SYSTEMS: Mapping[str, Callable[[Place], System]] = {
     IN_PROCESS: lambda place: own_engine(IN_PROCESS, "benchmarks.systems.in_process", place),
     "lookonce-grpc": OverGrpc,
     OVER_HTTP: OverHttp,
+    ROUTED: lambda place: OverHttp(place, ROUTED, is_routed=True),
+    ON_DISK: lambda place: OverHttp(place, ON_DISK, has_disk=True),
 }
 
 

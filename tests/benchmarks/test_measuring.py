@@ -105,6 +105,17 @@ def test_the_whole_model_has_one_engine_where_others_have_two(plan: Plan) -> Non
     assert "one engine" in result.systems["transformers"].skipped
 
 
+def test_no_system_is_measured_twice_under_two_names(plan: Plan) -> None:
+    """One gateway before all engines where there are several, a disk where memory is small."""
+    systems = ("lookonce-http", "lookonce-routed", "lookonce-disk")
+    alone, album, fleet = results(replace(plan, systems=systems, workloads=("W2", "W5", "W7")))
+    assert [len(one.seconds) for one in alone.systems.values()] == [2, 0, 0]
+    assert [len(one.seconds) for one in album.systems.values()] == [2, 0, 2]
+    assert [len(one.seconds) for one in fleet.systems.values()] == [2, 2, 0]
+    assert "lookonce-http" in alone.systems["lookonce-routed"].skipped
+    assert "lookonce-http" in fleet.systems["lookonce-disk"].skipped
+
+
 def test_what_is_asked_again_was_asked_before(plan: Plan, log: list[tuple[str, str, int]]) -> None:
     """Of every system but the whole model the second time counts; the first questions are the warm-up's."""
     [result] = results(replace(plan, workloads=("W1s-again",), repeats=1))

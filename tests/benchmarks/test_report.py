@@ -99,7 +99,7 @@ def test_answers_are_equal_by_text_and_length() -> None:
 
 
 def test_bars_are_worked_out_of_the_medians(report: Report) -> None:
-    """Only those whose workloads were measured, each with the ratio that the issue asks for."""
+    """Only those whose workloads were measured, each with the ratio that its target is of."""
     found = {bar.name: bar for bar in bars(report)}
     assert found["W1, vllm's time over ours"].found == pytest.approx(6.2 / 4.5)
     assert found["W1, vllm's time over ours"].holds

@@ -1,4 +1,4 @@
-"""Every bar of the performance issue is found in the files that the benchmarks write."""
+"""Every performance target is found in the files that the benchmarks write."""
 
 import json
 from dataclasses import asdict

@@ -18,7 +18,7 @@ SIZES = {"W1": (1, 32), "W1s": (1, 8), "W2": (8, 64), "W3": (1, 2), "W4": (16, 2
 
 @pytest.mark.parametrize("name", SIZES)
 def test_workloads_have_the_sizes_of_the_issue(name: str) -> None:
-    """Pictures and questions are as many as the performance issue asks for, at 576 tokens a picture."""
+    """Pictures and questions are as many as docs/performance.md says, at 576 tokens a picture."""
     workload = build(name, RECIPE, FULL, 0)
     assert (len(workload.pictures), len(workload.questions)) == SIZES[name]
     assert {(picture.width, picture.height) for picture in workload.pictures} == {(672, 672)}
@@ -64,6 +64,7 @@ def test_a_burst_is_one_request_a_picture() -> None:
     """What may be asked at once is grouped by picture and engine; what comes by and by is not."""
     assert [len(group) for group in build("W2", RECIPE, FULL, 0).groups()] == [8] * 8
     assert [len(group) for group in build("W7", RECIPE, FULL, 0).groups()] == [4] * 16
+    assert [len(group) for group in build("W7i", RECIPE, FULL, 0).groups()] == [8] * 8
     assert [len(group) for group in build("W3", RECIPE, FULL, 0).groups()] == [1, 1]
 
 
@@ -99,6 +100,15 @@ def test_a_scene_is_drawn_as_the_demo_draws_it(tmp_path) -> None:  # type: ignor
     workload = build("scenes", RECIPES["demo"], TINY, 0)
     drawn = Image.open(picture_path(workload.pictures[0], tmp_path))
     assert drawn.tobytes() == draw(make_scene(workload.pictures[0].seed)).tobytes()
+
+
+def test_two_engines_have_as_much_to_do() -> None:
+    """Whether questions are dealt out or images; other pictures for each of the two."""
+    dealt, by_image = (build(name, RECIPE, FULL, 0) for name in ("W7", "W7i"))
+    for workload in (dealt, by_image):
+        assert [len(workload.only_door(door).questions) for door in (0, 1)] == [32, 32]
+    assert len({question.picture for question in by_image.only_door(0).questions}) == 4
+    assert not set(dealt.pictures) & set(by_image.pictures)
 
 
 def test_a_part_is_for_one_engine() -> None:
