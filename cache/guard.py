@@ -163,6 +163,10 @@ class GuardedStore:
                 await self._store.ping()
         except (StoreUnavailable, TimeoutError):
             return False
+        except Exception:
+            # Whoever pings must go on: a recovery that ended here would leave the breaker open for good.
+            logger.exception("a ping failed unexpectedly")
+            return False
         return True
 
     def _succeeded(self) -> None:

@@ -14,7 +14,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.cluster import LoadBalancingStrategy
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from cache.address import CLUSTER, SENTINEL, StoreAddress
 from cache.store import StoreLimits
@@ -52,7 +52,7 @@ class Clients:
     async def close(self) -> None:
         """Closes every connection."""
         for client in dict.fromkeys((self.writer, self.reader, self.pinger)):
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(RedisError, RedisClusterException, OSError):
                 await client.aclose()
 
 

@@ -150,8 +150,11 @@ def _translated(operation: str) -> Iterator[None]:
         raise StoreUnavailable(operation, "no answer in time") from exc
     except refusals.ResponseError as exc:
         raise StoreUnavailable(operation, f"the server refused: {_refusal(exc)}") from exc
-    except (refusals.RedisError, OSError) as exc:
+    # A cluster none of whose nodes answers is no RedisError to the client.
+    except (refusals.RedisError, refusals.RedisClusterException, OSError) as exc:
         raise StoreUnavailable(operation, "no connection") from exc
+    except ValueError as exc:
+        raise StoreUnavailable(operation, "the server's answer cannot be read") from exc
 
 
 def _head(answers: list[Any], num_bytes: int) -> Head | None:

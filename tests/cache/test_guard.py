@@ -73,6 +73,30 @@ async def test_a_store_that_answers_again_is_well_though_nobody_asks() -> None:
     await guarded.close()
 
 
+async def test_a_ping_that_fails_unexpectedly_is_tried_again() -> None:
+    """Whatever a client raises, the breaker closes once pings are answered."""
+
+    class Odd(SlowStore):
+        num_odd = 2
+
+        async def ping(self) -> None:
+            if self.answers_ping and self.num_odd:
+                self.num_odd -= 1
+                raise RuntimeError("of the client's own")
+            await super().ping()
+
+    store = Odd(3600, answers_ping=False)
+    guarded = GuardedStore(store, replace(LIMITS, breaker_cooldown_s=0.05))
+    with pytest.raises(StoreUnavailable):
+        await guarded.get("key")
+    store.answers_ping = True
+    async with asyncio.timeout(10):
+        while not guarded.healthy:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+    assert store.num_odd == 0
+    await guarded.close()
+
+
 async def test_a_caller_who_leaves_ends_the_operation() -> None:
     """Cancelling a get cancels it at the store."""
     store = SlowStore(3600, answers_ping=True)

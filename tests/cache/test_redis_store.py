@@ -67,6 +67,41 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
     await store.close()
 
 
+async def test_a_cluster_that_is_away_is_unavailable() -> None:
+    """No node of it listening is the same as one server that does not, and opens the breaker as well."""
+    store = open_store(f"redis+cluster://127.0.0.1:{free_port()}", IMPATIENT)
+    for call in (
+        store.get("key"),
+        store.get_many(["key"]),
+        store.put("key", b"value", 60),
+        store.put_many({"key": b"value"}, 60),
+        store.put_if_absent("key", b"value", 60),
+        store.head("key", 1),
+        store.delete("key"),
+        store.ping(),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await call
+    assert not store.healthy
+    await store.close()
+
+
+@pytest.mark.parametrize("answer", [b"$1x\r\n", b":x\r\n", b"$-1" + b"1" * 5000 + b"\r\n", b"x" * 100_000 + b"\r\n"])
+async def test_an_answer_that_is_none_is_unavailable(answer: bytes) -> None:
+    """Lengths and numbers that are none, and lines without end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while command := await reader.read(65536):
+            writer.write(b"+OK\r\n" * command.count(b"SETINFO") or answer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    store = open_store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", IMPATIENT)
+    with pytest.raises(StoreUnavailable):
+        await store.get("key")
+    await store.close()
+    server.close()
+
+
 async def test_a_hung_server_is_waited_for_only_so_long() -> None:
     """A server that accepts and never answers fails each call, and after two calls none is tried."""
     with hung_server() as url:
