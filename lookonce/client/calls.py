@@ -28,6 +28,7 @@ class Call(Generic[Value]):
         timeout_s: In place of the client's own.
         taken: Statuses that are not errors here, beside the successes.
         is_text: A successful reply is text, and no JSON.
+        is_done_if_missing: A second try that finds nothing is a success: the first one's reply was lost.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Call(Generic[Value]):
     timeout_s: float | None = None
     taken: frozenset[int] = frozenset()
     is_text: bool = False
+    is_done_if_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def image(image_id: str) -> Call[ImageInfo]:
 
 def delete(image_id: str) -> Call[None]:
     """Has the server forget an image."""
-    return Call("DELETE", _image_path(image_id), lambda _: None)
+    return Call("DELETE", _image_path(image_id), lambda _: None, is_done_if_missing=True)
 
 
 def _image_path(image_id: str) -> str:

@@ -1,6 +1,7 @@
 """`AsyncClient`: every call over httpx's async transport."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -136,12 +137,19 @@ class AsyncClient:
             return False
 
     async def _do(self, call: Call[Value]) -> Value:
-        return await async_retrying(self._retries)(self._once, call) if call.retried else await self._once(call)
+        if not call.retried:
+            return await self._once(call)
+        tries = itertools.count()
 
-    async def _once(self, call: Call[Value]) -> Value:
+        async def one() -> Value:
+            return await self._once(call, is_again=next(tries) > 0)
+
+        return await async_retrying(self._retries)(one)
+
+    async def _once(self, call: Call[Value], *, is_again: bool = False) -> Value:
         with self._place.translated(call):
             response = await self._http.request(**self._place.arguments(call))
-        return value(response, call)
+        return value(response, call, is_again=is_again)
 
     async def _stream(self, call: Call[Answers]) -> AsyncGenerator[Event, None]:
         response: httpx.Response = await async_retrying(self._retries)(self._begin, call)
@@ -155,7 +163,7 @@ class AsyncClient:
     async def _begin(self, call: Call[Answers]) -> httpx.Response:
         with self._place.translated(call):
             response = await self._http.send(self._http.build_request(**self._place.arguments(call)), stream=True)
-            if response.is_error:
+            if not response.is_success:
                 await response.aread()
         check_stream(response)
         return response

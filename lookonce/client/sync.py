@@ -1,5 +1,6 @@
 """`Client`: every call over httpx's blocking transport."""
 
+import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,12 +127,15 @@ class Client:
             return False
 
     def _do(self, call: Call[Value]) -> Value:
-        return retrying(self._retries)(self._once, call) if call.retried else self._once(call)
+        if not call.retried:
+            return self._once(call)
+        tries = itertools.count()
+        return retrying(self._retries)(lambda: self._once(call, is_again=next(tries) > 0))
 
-    def _once(self, call: Call[Value]) -> Value:
+    def _once(self, call: Call[Value], *, is_again: bool = False) -> Value:
         with self._place.translated(call):
             response = self._http.request(**self._place.arguments(call))
-        return value(response, call)
+        return value(response, call, is_again=is_again)
 
     def _stream(self, call: Call[Answers]) -> Generator[Event, None, None]:
         response = retrying(self._retries)(self._begin, call)
@@ -144,7 +148,7 @@ class Client:
     def _begin(self, call: Call[Answers]) -> httpx.Response:
         with self._place.translated(call):
             response = self._http.send(self._http.build_request(**self._place.arguments(call)), stream=True)
-            if response.is_error:
+            if not response.is_success:
                 response.read()
         check_stream(response)
         return response

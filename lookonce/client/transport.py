@@ -121,13 +121,15 @@ def _is_untrusted(exc: BaseException | None) -> bool:
 FAILURES = (httpx.TransportError, httpx.InvalidURL, httpx.DecodingError)
 
 
-def value(response: httpx.Response, call: Call[Value]) -> Value:
-    """What a reply says. Its body has been read.
+def value(response: httpx.Response, call: Call[Value], *, is_again: bool = False) -> Value:
+    """What a reply says, to the first try or, `is_again`, to a later one. Its body has been read.
 
     Raises:
         ServerRefused: it is an error.
         BrokenReply: it is none of ours.
     """
+    if is_again and call.is_done_if_missing and response.status_code == httpx.codes.NOT_FOUND:
+        return call.read({})
     body = {"text": response.text} if call.is_text and response.is_success else _body(response)
     if not (response.is_success or (response.status_code in call.taken and body is not None and "error" not in body)):
         raise _refusal(response, body or {})

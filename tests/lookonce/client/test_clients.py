@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ from tests.lookonce.client.either import KINDS, use
 from tests.lookonce.replies import Json, answer, failed, image, reply, usage
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
+
+
+class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that comes by and by, as one over a network does."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"moved"
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"moved"
 
 
 class Server:
@@ -218,6 +229,15 @@ def test_what_the_server_understood_is_not_sent_again(kind: str, status: int) ->
     assert len(server.requests) == 1
 
 
+def test_a_delete_whose_reply_was_lost_is_done(kind: str) -> None:
+    """A second try that finds nothing found what the first one did; a first try that finds nothing says so."""
+    server = Server(httpx.ReadError("broke off"), refuses(404))
+    assert use(kind, server, lambda c: c.delete("img_1")) is None
+    assert len(server.requests) == 2
+    with pytest.raises(Missing):
+        use(kind, Server(refuses(404)), lambda c: c.delete("img_1"))
+
+
 def test_a_wait_that_is_too_long_is_not_waited(kind: str) -> None:
     """Where the server names a longer pause than the caller has patience for, the call fails with that pause."""
     server = Server(refuses(429, retry_after="3600"), says({"data": []}))
@@ -322,6 +342,15 @@ def test_what_ends_a_line_elsewhere_ends_none_in_a_stream(kind: str) -> None:
         kind, Server(stream(json.dumps(DELTA | {"delta": text}, ensure_ascii=False))), lambda c: c.stream("img_1", "a?")
     )
     assert found == [Delta(1, "b", text)]
+
+
+def test_a_stream_that_is_sent_elsewhere_is_refused(kind: str) -> None:
+    """A redirect is no stream: it is told by its status, and its connection is free again."""
+    moved = httpx.Response(301, headers={"location": "https://test/"}, stream=Pieces())
+    with pytest.raises(ServerRefused) as caught:
+        use(kind, Server(moved), lambda c: c.stream("img_1", "a?"))
+    assert caught.value.status == 301
+    assert moved.is_closed
 
 
 def test_a_stream_may_be_refused_or_retried_before_it_begins(kind: str) -> None:
