@@ -13,6 +13,8 @@ from vision_server.file_checks import has_jpeg_scan_limit, is_whole_png, webp_si
 DECODE_VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_ASPECT = 200
+# That are turned into RGB at a time.
+BAND_PIXELS = 1 << 20
 
 # EXIF's orientation: how the stored picture has to be turned.
 _TURNS = {
@@ -105,14 +107,28 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB, made by bands: what is between the two forms takes several times the memory of either."""
+    # What is RGB already is not copied: nobody else has it.
+    if image.mode == "RGB" and image.info.get("transparency") is None:
+        return image
+    rows = max(1, BAND_PIXELS // image.width)
+    if rows >= image.height:
+        return _band_rgb(image)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        whole.paste(_band_rgb(image.crop((0, top, image.width, bottom))), (0, top))
+    return whole
+
+
+def _band_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bits(image)
     if "A" in image.getbands() or "a" in image.getbands() or image.info.get("transparency") is not None:
         over_white = Image.new("RGBA", image.size, "white")
         over_white.alpha_composite(image.convert("RGBA"))
         return over_white.convert("RGB")
-    # What is RGB already is not copied: nobody else has it.
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

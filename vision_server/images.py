@@ -29,7 +29,7 @@ from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.sources import MAGIC, VIDEO_VERSION, file_bytes, is_video
 
 # A fetch that keeps meeting callers who only looked at the header gives up after this many.
-_FETCH_TRIES = 4
+_TRIES = 4
 _NOT_FOUND = "no such image: upload it first"
 
 
@@ -117,17 +117,24 @@ class Images:
         made = await asyncio.to_thread(_id_of, image)
         place = self._place(tenant, made)
 
+        is_own = False
+
         async def work() -> Found:
+            nonlocal is_own
+            is_own = True
             found = await self._find(place)
             if found is None:
                 return await self._encode(place, image, is_new=True)
             return await self._renewed(place, found, image)
 
-        try:
-            found, started = await self._flights.join(place.entry, work)
-        except (NotFound, Unavailable):
-            # The flight belonged to somebody who had only the id.
-            found, started = await self._flights.join(place.entry, work)
+        for left in reversed(range(_TRIES)):
+            try:
+                found, started = await self._flights.join(place.entry, work)
+                break
+            except (NotFound, Unavailable):
+                # Where it was the flight of somebody who has only the id, whoever has the image may fare better.
+                if is_own or not left:
+                    raise
         return await self._record(place, found, cached=_count(found, started))
 
     async def ensure(self, tenant: str, image_id: str) -> ImageRecord:
@@ -147,7 +154,7 @@ class Images:
         async def work() -> Found:
             return await self._read(place) or await self._encode_again(place)
 
-        for _ in range(_FETCH_TRIES):
+        for _ in range(_TRIES):
             found, started = await self._flights.join(place.entry, work)
             if found.data is not None:
                 return replace(found, encoded=found.encoded and started)

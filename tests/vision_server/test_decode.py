@@ -12,6 +12,7 @@ from transformers.image_transforms import convert_to_rgb
 
 from rpc.errors import InvalidArgument
 from tests.vision_server.pictures import animation, chunk, file_of, picture, png, png_claiming
+from vision_server import decode as decoding
 from vision_server.decode import ImageLimits, decode
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
@@ -179,6 +180,16 @@ def test_other_modes_become_rgb_as_transformers_makes_them(mode: str, kind: str)
     data = file_of(source, kind)
     expected = convert_to_rgb(Image.open(io.BytesIO(data)), return_numpy=True)
     assert np.array_equal(pixels(decode(data, LIMITS)), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "LA", "RGBA"])
+def test_bands_make_the_same_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that is turned into RGB by bands, the last of them shorter, is the same as in one go."""
+    source = Image.fromarray(np.arange(60 * 40, dtype=np.uint16).reshape(40, 60) * 27) if mode == "I;16" else None
+    data = file_of(source or picture(mode="RGBA").convert(mode))
+    whole = pixels(decode(data, LIMITS))
+    monkeypatch.setattr(decoding, "BAND_PIXELS", 7 * 60 + 5)
+    assert np.array_equal(pixels(decode(data, LIMITS)), whole)
 
 
 def test_a_transparent_palette_is_put_on_white() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,21 @@ async def test_a_cancelled_asker_does_not_stop_the_others(model: Path) -> None:
         await asyncio.gather(first, return_exceptions=True)
         assert len({image.image_id for image in await asyncio.gather(*others)}) == 1
         assert counted("lookonce_images_encoded_total") == before + 1
+
+
+async def test_an_upload_outlives_those_who_have_only_the_id(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload that meets the failing work of callers who have no more than the id, twice over, is encoded."""
+    async with running(model) as worker:
+        join, met = worker.images._flights.join, iter(range(2))
+
+        async def failing(key: str, work: Any) -> Any:
+            if next(met, None) is not None:
+                raise NotFound("only the id")
+            return await join(key, work)
+
+        monkeypatch.setattr(worker.images._flights, "join", failing)
+        assert not (await worker.encode(png(9))).cached
+        assert next(met, None) is None
 
 
 async def test_a_flushed_store_costs_one_encoding(model: Path, server: Server) -> None:
