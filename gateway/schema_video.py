@@ -6,9 +6,11 @@ from pydantic import Discriminator, Field, Tag
 
 from gateway.schema import Input, Text
 
+# One frame a day: the seconds of a longer video would be no times.
+MIN_FPS = 1e-5
 MAX_FPS = 240
 MAX_FRAMES = 1024
-Fps = Annotated[float, Field(strict=True, gt=0, le=MAX_FPS, allow_inf_nan=False)]
+Fps = Annotated[float, Field(strict=True, ge=MIN_FPS, le=MAX_FPS, allow_inf_nan=False)]
 NumFrames = Annotated[int, Field(strict=True, ge=1, le=MAX_FRAMES)]
 RATE = "Frames that are shown of each second of a file. Left out: as the model's own settings say, mostly 2."
 COUNT = "Frames that are shown in all, spread over the file. Goes without fps."

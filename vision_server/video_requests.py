@@ -1,7 +1,5 @@
 """The gate for videos that clients send: protobuf messages → checked sources."""
 
-import math
-
 from cache import InvalidIdentity, check_image_id
 from protos import vision_pb2
 from rpc.errors import InvalidArgument, NotFound, TooLarge
@@ -10,6 +8,8 @@ from vision_server.images import Images
 from vision_server.settings import VideoLimits
 from vision_server.sources import VideoFile, VideoFrames, VideoSource, check_no_source, is_video
 
+# One frame a day: an entry has room for the times of no slower one.
+MIN_FPS = 1e-5
 MAX_FPS = 240.0
 
 
@@ -75,8 +75,8 @@ async def _original(image_id: str, place: int, tenant: str, images: Images) -> b
 
 
 def _fps(fps: float) -> float:
-    if not (math.isfinite(fps) and 0 < fps <= MAX_FPS):
-        raise InvalidArgument(f"fps must be a number above 0 and up to {MAX_FPS:g}")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise InvalidArgument(f"fps must be a number from {MIN_FPS:g} to {MAX_FPS:g}")
     return fps
 
 

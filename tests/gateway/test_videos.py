@@ -90,7 +90,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"type": "video_url", "video_url": {"url": "ftp://x/a.mp4"}}, "video_url.url", "a video is a data URL"),
     ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,@@@@"}}, "video_url.url", "bad base64"),
     ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,"}}, "video_url.url", "the video is empty"),
-    ({"type": "video_url", "video_url": {"url": url(MP4), "fps": 0}}, "video_url.fps", "greater than 0"),
+    (
+        {"type": "video_url", "video_url": {"url": url(MP4), "fps": 0}},
+        "video_url.fps",
+        "greater than or equal to 0.00001",
+    ),
     ({"type": "video_url", "video_url": {"url": url(MP4), "fps": 500}}, "video_url.fps", "less than or equal to 240"),
     ({"type": "video_url", "video_url": {"url": url(MP4), "num_frames": 0}}, "video_url.num_frames", "equal to 1"),
     ({"type": "video_url", "video_url": {"url": url(MP4), "fps": 1, "num_frames": 2}}, "video_url.url", "exclude"),
