@@ -48,6 +48,7 @@ class Door:
         self._asking = asking
         self._require_room = require_room
         self._inside = Places(limits.requests)
+        self._bytes = Places(limits.bodies_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -98,8 +99,17 @@ class Door:
 
     async def _inside_of(self, tenant: str, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         self._inside.take(tenant)
+        received = 0
+
+        def take(num_bytes: int) -> None:
+            nonlocal received
+            if not self._bytes.has_room(tenant, num_bytes):
+                raise Busy("the bodies of the requests in work are too large together", retry_after_s=RETRY_AFTER_S)
+            self._bytes.take(tenant, num_bytes)
+            received += num_bytes
+
         try:
-            body = await read_body(headers, receive, self._limits)
+            body = await read_body(headers, receive, self._limits, take)
         except ApiError as error:
             await error_response(error)(scope, receive, _closing(send))
         else:
@@ -107,6 +117,7 @@ class Door:
                 await self._app(scope, _after(body, receive), send)
         finally:
             self._inside.give_back(tenant)
+            self._bytes.give_back(tenant, received)
 
 
 def _closing(send: Send) -> Send:
@@ -136,11 +147,12 @@ def _after(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def read_body(headers: Headers, receive: Receive, limits: Limits) -> bytes | None:
-    """The whole body; None when the client left.
+async def read_body(headers: Headers, receive: Receive, limits: Limits, take: Callable[[int], None]) -> bytes | None:
+    """The whole body; None when the client left. `take` is told how many bytes came, before they are kept.
 
     Raises:
         BodyTooLarge: it says that it is over the limit, or turns out to be.
+        Busy: `take` raised it.
         TimedOut: the client took too long to send it.
     """
     if "content-length" not in headers and "transfer-encoding" not in headers:
@@ -148,10 +160,10 @@ async def read_body(headers: Headers, receive: Receive, limits: Limits) -> bytes
     try:
         async with asyncio.timeout(limits.body_s):
             _check_announced(headers.get("content-length", "0"), limits.body_bytes)
-            return await _read(receive, limits.body_bytes)
+            return await _read(receive, limits.body_bytes, take)
     except TimeoutError as exc:
         raise TimedOut("the body did not arrive in time", code="body_timeout") from exc
-    except BodyTooLarge:
+    except (BodyTooLarge, Busy):
         await _thrown_away(headers, receive)
         raise
 
@@ -162,7 +174,7 @@ def _check_announced(length: str, limit: int) -> None:
         raise _too_large(limit)
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
+async def _read(receive: Receive, limit: int, take: Callable[[int], None]) -> bytes | None:
     chunks: list[bytes] = []
     received = 0
     while True:
@@ -173,6 +185,7 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
         received += len(chunks[-1])
         if received > limit:
             raise _too_large(limit)
+        take(len(chunks[-1]))
         if not message.get("more_body", False):
             return b"".join(chunks)
 

@@ -20,6 +20,7 @@ class Limits:
         id_chars: Characters of a question's id.
         tokens: The largest `max_tokens` that is not taken for a mistake.
         body_bytes: Bytes of one request's body.
+        bodies_bytes: Bytes of the bodies of all requests in work; tenants have equal shares of them.
         body_s: Seconds that a client has to send its body.
         requests: Requests that may be in work at once; more are told to come back.
     """
@@ -34,8 +35,13 @@ class Limits:
     id_chars: int = 256
     tokens: int = 1_048_576
     body_bytes: int = 128 * 1024 * 1024
+    bodies_bytes: int = 256 * 1024 * 1024
     body_s: float = 60.0
     requests: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.bodies_bytes < self.body_bytes:
+            raise ValueError("limit_bodies_bytes must be at least limit_body_bytes, for one body to fit")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ class Places:
 
     def take(self, tenant: str, count: int = 1) -> None:
         """Takes so many, `has_room` or not."""
-        self._held[tenant] += count
+        # Who takes none is not there, and makes nobody's share smaller.
+        if count:
+            self._held[tenant] += count
 
     def give_back(self, tenant: str, count: int = 1) -> None:
         """Gives so many back."""

@@ -105,6 +105,34 @@ async def test_request_over_the_bound_is_told_to_come_back(small: Line) -> None:
     assert (await first).json()["choices"][0]["message"]["content"] == "late"
 
 
+async def test_bodies_are_bounded_together(start_line: StartLine) -> None:
+    """A body that has no room beside those of the requests in work is 503 with Retry-After, and has room later."""
+    line = await start_line(limits=Limits(body_bytes=10_000, bodies_bytes=15_000, requests=8))
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request: language_pb2.GenerateRequest) -> AsyncIterator[language_pb2.GenerateEvent]:
+        begun.set()
+        await go_on.wait()
+        yield language_pb2.GenerateEvent(done=language_pb2.Answer(text="late", finish_reason="stop"))
+
+    line.language.script = slowly
+    long = {"messages": [{"role": "user", "content": "x" * 9_000}]}
+    first = asyncio.create_task(line.post("/v1/chat/completions", long))
+    await begun.wait()
+    refused = await line.client.post("/v1/images", content=bytes(7_000))
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert (await line.client.post("/v1/images", content=bytes(5_000))).status_code == 200
+    go_on.set()
+    assert (await first).status_code == 200
+    assert (await line.client.post("/v1/images", content=bytes(10_000))).status_code == 200
+
+
+def test_room_for_less_than_one_body_is_refused() -> None:
+    """Settings with which no large body could ever be taken in."""
+    with pytest.raises(ValueError, match="limit_bodies_bytes"):
+        Limits(body_bytes=10, bodies_bytes=9)
+
+
 @pytest.mark.parametrize("request_line", [b"GET /health", b"POST /health", b"GET /", b"GET /docs"])
 async def test_a_body_that_needs_no_token_is_not_read(small: Line, request_line: bytes) -> None:
     """What is open to everybody answers without waiting for a body that never comes, and closes the connection."""

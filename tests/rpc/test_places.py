@@ -35,6 +35,7 @@ def test_asking_takes_nothing() -> None:
     places.take("a", 4)
     for name in "cdef":
         places.has_room(name)
+        places.take(name, 0)
     assert places.has_room("b", 2)
 
 
