@@ -121,7 +121,7 @@ async def _answer(service: Service, tenant: str, body: AnswersRequest, deadline:
     service.metrics.first_token(ROUTE, deadline.elapsed_s())
     collected = Collected(f"ans_{secrets.token_hex(12)}", model, images, question_ids(body))
     if body.stream:
-        return EventStream(payloads(collected, events), events)
+        return EventStream(payloads(collected, events), events, deadline)
     again = ask if service.language.has_another else None
     return json_reply(await _collect(collected, events, again))
 
@@ -165,13 +165,16 @@ async def _collect(
     """The whole reply. Nobody was told a part of it: what a worker did not finish is asked `again`, of another."""
     failure: ApiError = Unforeseen()
     try:
-        await _take_all(collected, events)
-    except Unavailable as error:
-        if again is not None:
-            return await _collect(collected, await opened(again(collected.images)), None)
-        failure = api_error(error)
+        try:
+            await _take_all(collected, events)
+        except Unavailable:
+            if again is None:
+                raise
+            await _take_all(collected, await opened(again(collected.images)))
     except RpcError as error:
         failure = api_error(error)
+    except ApiError as error:
+        failure = error
     if not collected.bodies:
         raise failure
     for place in collected.missing():
@@ -180,9 +183,10 @@ async def _collect(
 
 
 async def _take_all(collected: Collected, events: Opened[language_pb2.AnswerEvent]) -> None:
+    """Every question's end; of those that were asked again the first answer counts."""
     async with aclosing(events):
         async for event in events:
-            if event.WhichOneof("event") != "delta":
+            if event.WhichOneof("event") != "delta" and event.index not in collected.answers:
                 collected.take(event)
 
 

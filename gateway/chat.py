@@ -50,7 +50,7 @@ async def _complete(service: Service, tenant: str, body: ChatRequest, deadline: 
     reply = _reply(body, model, images)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return EventStream(chunks(reply, events, include_usage=usage), events)
+        return EventStream(chunks(reply, events, include_usage=usage), events, deadline)
     try:
         return json_reply(await collect(reply, events))
     except Unavailable:

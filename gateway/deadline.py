@@ -16,13 +16,17 @@ class Deadline:
         """Seconds since the request came."""
         return time.monotonic() - self._came
 
+    def ends_in_s(self) -> float:
+        """Seconds until it; negative when it is over."""
+        return self._timeout_s - self.elapsed_s()
+
     def left_s(self) -> float:
         """Seconds that are left.
 
         Raises:
             TimedOut: none are.
         """
-        left = self._timeout_s - self.elapsed_s()
+        left = self.ends_in_s()
         if left <= 0:
             raise TimedOut("the request did not finish in the time it has")
         return left

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway.deadline import Deadline
 from gateway.errors import ApiError, Unforeseen, WorkerDown, api_error
 from gateway.handlers import error_object
 from gateway.schema import ErrorBody
@@ -22,6 +23,8 @@ Event = TypeVar("Event")
 DONE = b"data: [DONE]\n\n"
 # Nginx's, for a reply to a client that has left; nobody reads it.
 CLIENT_CLOSED_REQUEST = 499
+# In which a client that reads is told that the request's time is over.
+LAST_WORDS_S = 2.0
 
 
 class Opened(Generic[Event]):
@@ -84,19 +87,26 @@ async def frames(payloads: AsyncGenerator[BaseModel, None]) -> AsyncGenerator[by
 
 
 class EventStream(StreamingResponse):
-    """Sends events until they end or the client leaves; then closes their source, which cancels the call behind it."""
+    """Sends events until they end or the client leaves; then closes their source, which cancels the call behind it.
 
-    def __init__(self, payloads: AsyncGenerator[BaseModel, None], source: Opened[Event]) -> None:
+    A client that stays without reading is given up when the request's time is over.
+    """
+
+    def __init__(self, payloads: AsyncGenerator[BaseModel, None], source: Opened[Event], deadline: Deadline) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         self._frames = frames(payloads)
         self._source = source
+        self._deadline = deadline
         super().__init__(self._frames, headers=headers, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         pump = asyncio.ensure_future(self.stream_response(send))
         try:
-            await first_done(pump, asyncio.ensure_future(_left(receive)))
+            async with asyncio.timeout(self._deadline.ends_in_s() + LAST_WORDS_S):
+                await first_done(pump, asyncio.ensure_future(_left(receive)))
+        except TimeoutError:
+            logger.info("a client that does not read was given up")
         except asyncio.CancelledError:
             # The server's time to drain is over. Say so rather than cut the stream.
             await _send_last(send, error_frame(WorkerDown("the server is shutting down", code="shutting_down")))

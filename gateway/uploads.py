@@ -12,7 +12,7 @@ from gateway.errors import BadRequest, Missing
 from gateway.openapi import json_reply
 from gateway.references import parse_id
 from gateway.schema_service import DeletedImage, ImageBody, VideoFacts
-from gateway.schema_video import COUNT, MAX_FPS, MAX_FRAMES, RATE
+from gateway.schema_video import COUNT, MAX_FPS, MAX_FRAMES, MIN_FPS, RATE
 from gateway.service import Service, service_of, tenant_of
 from gateway.streams import unless_gone
 from gateway.videos import file_request, looks_like_video
@@ -34,7 +34,7 @@ UPLOAD: dict[str, Any] = {
     }
 }
 
-FpsQuery = Annotated[float | None, Query(gt=0, le=MAX_FPS, allow_inf_nan=False, description=RATE)]
+FpsQuery = Annotated[float | None, Query(ge=MIN_FPS, le=MAX_FPS, allow_inf_nan=False, description=RATE)]
 NumFramesQuery = Annotated[int | None, Query(ge=1, le=MAX_FRAMES, description=COUNT)]
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -71,9 +71,11 @@ async def delete_image(request: Request, image_id: str) -> Response:
     service = service_of(request)
     parse_id(image_id, None)
     tenant, deadline = tenant_of(request), service.deadline()
-    deleted = await service.vision.delete(image_id, tenant, deadline)
-    # After the entry itself is gone nobody can fetch it again.
-    await service.language.forget(image_id, tenant, deadline)
+    try:
+        deleted = await service.vision.delete(image_id, tenant, deadline)
+    finally:
+        # After the entry itself, so that nobody can fetch it again; also where a vision worker did not answer.
+        await service.language.forget(image_id, tenant, deadline)
     if not deleted:
         raise Missing("there is no such image", code="image_not_found")
     return json_reply(DeletedImage(id=image_id, object="image", deleted=True))
@@ -91,8 +93,12 @@ async def uploaded_bytes(request: Request) -> bytes:
         BadRequest: the form lacks `file` or has another field, or the image is empty.
     """
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        async with request.form(max_files=1, max_fields=1) as form:
-            data = await _form_file(form)
+        try:
+            async with request.form(max_files=1, max_fields=1) as form:
+                data = await _form_file(form)
+        except UnicodeError as exc:
+            # The form names its own charset.
+            raise BadRequest("the form cannot be read in its charset", code="bad_form") from exc
     else:
         data = await request.body()
     if not data:
@@ -103,7 +109,9 @@ async def uploaded_bytes(request: Request) -> bytes:
 async def _form_file(form: FormData) -> bytes:
     for name in form:
         if name != FIELD:
-            raise BadRequest(f"{name:.100}: there is no such field", param=f"{name:.100}", code="unknown_parameter")
+            # Halves of surrogate pairs are text to some charsets, and to no reply.
+            shown = name[:100].encode(errors="replace").decode()
+            raise BadRequest(f"{shown}: there is no such field", param=shown, code="unknown_parameter")
     upload = form.get(FIELD)
     if not isinstance(upload, UploadFile) or len(form.multi_items()) > 1:
         raise BadRequest("file: the form needs one image in this field", param=FIELD, code="missing_required_parameter")

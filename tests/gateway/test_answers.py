@@ -1,13 +1,14 @@
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from protos import language_pb2
-from rpc.errors import Unavailable
+from rpc.errors import Overloaded, Unavailable
 from tests.gateway.conftest import Line, StartLine, until
 from tests.gateway.fakes import FakeLanguage, answer, image_id
 
@@ -130,6 +131,45 @@ async def test_answers_that_were_finished_survive_a_lost_worker(line: Line) -> N
     reply = await line.post("/v1/answers", ask("a", "b"))
     first, second = reply.json()["answers"]
     assert (reply.status_code, first["text"], second["error"]["code"]) == (200, "done", "unavailable")
+
+
+async def lost_then(start_line: StartLine, second: Callable[[Any], Any]) -> Line:
+    """Two workers, of which whichever is asked first is lost midway, and whichever then does as `second` says."""
+    line = await start_line(languages=2)
+    scripts = iter((break_after_first, second))
+
+    def script(request: Any) -> Any:
+        return next(scripts)(request)
+
+    for fake in line.languages:
+        fake.script = script
+    return line
+
+
+async def test_answers_that_were_finished_survive_a_second_worker_without_room(start_line: StartLine) -> None:
+    """What the lost worker had finished is given, whatever becomes of asking another for the rest."""
+
+    async def refuse(request: Any) -> Any:
+        raise Overloaded("no room", retry_after_s=1)
+        yield
+
+    line = await lost_then(start_line, refuse)
+    reply = await line.post("/v1/answers", ask("a", "b"))
+    answered, failed = reply.json()["answers"]
+    assert (reply.status_code, answered["text"], failed["error"]["message"]) == (200, "done", "no room")
+    assert reply.json()["usage"]["completion_tokens"] == answered["usage"]["completion_tokens"]
+
+
+async def test_a_finished_answer_is_not_replaced_by_an_error(start_line: StartLine) -> None:
+    """Where the second worker cannot answer what the first one had, the first one's answer counts."""
+
+    async def fail(request: Any) -> Any:
+        yield language_pb2.AnswerEvent(index=0, error=language_pb2.Error(code=13, message="lost"))
+        yield language_pb2.AnswerEvent(index=1, done=answer("second"))
+
+    line = await lost_then(start_line, fail)
+    reply = await line.post("/v1/answers", ask("a", "b"))
+    assert [item["text"] for item in reply.json()["answers"]] == ["done", "second"]
 
 
 async def test_broken_stream_ends_with_an_error(line: Line) -> None:

@@ -132,6 +132,15 @@ async def test_a_deleted_image_is_forgotten_by_every_language_worker(start_line:
     assert [fake.forgotten for fake in line.languages] == [[("public", image)]] * 2
 
 
+async def test_a_delete_that_a_vision_worker_missed_reaches_the_language_workers(start_line: StartLine) -> None:
+    """What the others deleted nobody shall answer about, whether or not the delete has to be asked for again."""
+    line = await start_line(visions=2)
+    image = (await upload(line)).json()["id"]
+    await line.vision_servers[1].drain(0)
+    assert (await line.client.delete(f"/v1/images/{image}")).status_code == 503
+    assert line.language.forgotten == [("public", image)]
+
+
 async def test_delete_that_may_have_missed_a_worker_is_not_a_success(start_line: StartLine) -> None:
     """When a worker does not answer, the image may still be there, and a delete says so."""
     line = await start_line(visions=2)
