@@ -87,8 +87,8 @@ class Answerer:
 
         Raises what `EntryLibrary.fingerprint` and `EntryLibrary.key` raise.
         """
-        self._library.forget(self._library.key(tenant, image_id, self._library.fingerprint))
         self._engine.forget(image_id)
+        self._library.forget(self._library.key(tenant, image_id, self._library.fingerprint))
 
     async def _compile(self, asks: Sequence[Ask]) -> Mapping[Constraint, Grammar | RpcError]:
         """Every constraint's grammar. Raises what is wrong where that is the same for all the questions."""
@@ -153,7 +153,8 @@ class Answerer:
         return outcomes
 
     def _check_length(self, prompt: Prompt, ask: Ask) -> Prompt:
-        context, wanted = self._limits.context_tokens, ask.max_tokens or 1
+        # Of a choice nothing is generated: how long it may be is checked with its own tokens.
+        context, wanted = self._limits.context_tokens, 0 if ask.choices else ask.max_tokens or 1
         if len(prompt) + wanted > context:
             raise InvalidArgument(
                 f"the prompt has {len(prompt)} tokens and the answer may take {wanted}, but the model's context "

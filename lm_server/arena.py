@@ -44,9 +44,6 @@ class Arena:
     def __contains__(self, block_id: int) -> bool:
         return block_id in self._ranges
 
-    def __len__(self) -> int:
-        return len(self._ranges)
-
     def start(self, block_id: int) -> int:
         """Where the block's first token is."""
         return self._ranges[block_id].start

@@ -170,7 +170,7 @@ class Engine:
         while not self._stopping:
             try:
                 self._turn()
-            except Exception:
+            except BaseException:  # Rust's panics are no Exception
                 logger.critical("the engine broke", exc_info=True)
                 self._break()
 
@@ -236,7 +236,8 @@ class Engine:
         if ticket is None:
             # It failed on another run of this step.
             return
-        ticket.times.tokens()
+        if not run.choice:
+            ticket.times.tokens()
         try:
             if ticket.work.choices:
                 self._collect_scores(ticket, run, found.logits)
@@ -246,7 +247,7 @@ class Engine:
             # Something about the question itself, which was found out only now.
             self._end(ticket)
             self._tell(ticket, Failed(exc))
-        except Exception as exc:
+        except BaseException as exc:  # Rust's panics, of tokenizers and grammars, are no Exception
             logger.exception("a question failed")
             self._fail(ticket, exc)
 
@@ -371,7 +372,7 @@ class Engine:
         for sequence in dict.fromkeys(run.sequence for run in plan.runs):
             self._fail(self._tickets[sequence], exc)
 
-    def _fail(self, ticket: Ticket, exc: Exception) -> None:
+    def _fail(self, ticket: Ticket, exc: BaseException) -> None:
         self._end(ticket)
         error = Internal("the model failed on this question; the server's log has the details")
         error.__cause__ = exc

@@ -23,10 +23,11 @@ class Forgetting:
         self._ledger.forget(image_id)
         if self._drafts is not None:
             self._drafts.forget(image_id)
-            for sequence in self._sequences:
-                # Nor may what is being answered be kept when it is done.
-                if sequence.drafter is not None and image_id in sequence.drafter.topic.images:
-                    sequence.drafter = None
+        for sequence in self._sequences:
+            if any(span.image.image_id == image_id for span in sequence.prompt.images):
+                # Nor may what is being answered, or will be, be kept when it is done.
+                sequence.forgotten_images |= {image_id}
+                sequence.drafter = None
 
     def adapter(self, identity: str) -> None:
         """Keeps nothing of what the adapter computed; no later question could use it."""
@@ -35,6 +36,8 @@ class Forgetting:
             self._drafts.forget_adapter(identity)
 
     def ended(self, sequence: Sequence) -> None:
-        """Keeps nothing of a sequence whose adapter was given up while it was answered."""
+        """Keeps nothing of what was deleted, or whose adapter was given up, while a sequence was answered."""
+        for image_id in sequence.forgotten_images:
+            self._ledger.forget(image_id)
         if sequence.adapter is not None and sequence.adapter.is_gone:
             self.adapter(sequence.adapter.identity)

@@ -136,7 +136,14 @@ class GrammarLibrary:
     async def get_all(self, constraints: Iterable[Constraint | None]) -> Mapping[Constraint, Grammar | RpcError]:
         """Of each constraint its grammar, or why there is none."""
         wanted = [constraint for constraint in dict.fromkeys(constraints) if constraint is not None]
-        found = await asyncio.gather(*(self.get(constraint) for constraint in wanted), return_exceptions=True)
+        # One request leaves places for others, and does not fail for want of them itself.
+        places = asyncio.Semaphore(MAX_COMPILING // 2)
+
+        async def get(constraint: Constraint) -> Grammar:
+            async with places:
+                return await self.get(constraint)
+
+        found = await asyncio.gather(*map(get, wanted), return_exceptions=True)
         for outcome in found:
             if isinstance(outcome, BaseException) and not isinstance(outcome, RpcError):
                 raise outcome

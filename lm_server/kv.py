@@ -93,11 +93,6 @@ class KvMemory:
                 row[:, start : start + num_tokens].copy_(kept)
         self.is_intact = True
 
-    @property
-    def num_blocks(self) -> int:
-        """Blocks that have a range now."""
-        return len(self._arena)
-
     def _place(self, block_id: int, capacity: int, room: int) -> None:
         moves = self._arena.place(block_id, capacity, room)
         if moves:

@@ -18,6 +18,8 @@ from rpc.errors import InvalidArgument
 
 # A shorter run of text is not worth a segment of its own.
 MIN_SEGMENT_TOKENS = 32
+# Tokens of a longer text take long enough to hold others up.
+LONG_CHARS = 10_000
 ROLES = ("system", "user", "assistant")
 # A hidden text's place: whose nonce, and which of its texts.
 _HIDDEN = re.compile("\ue000([0-9a-f]{16}):(\\d+)\ue001")
@@ -84,10 +86,16 @@ class PromptBuilder:
         self._special = re.compile("|".join(map(re.escape, longest_first)))
         beginnings = {token[:length] for token in longest_first for length in range(1, len(token))}
         self._begun = re.compile(f"(?:{'|'.join(map(re.escape, sorted(beginnings, key=len, reverse=True)))})\\Z")
+        self._longest = len(longest_first[0]) if longest_first else 0
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Tokens of plain text; nothing in it is special."""
-        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+        if len(text) > LONG_CHARS:
+            # By itself a call holds the interpreter; one for several texts lets others have it meanwhile.
+            [encoded] = self._backend.encode_batch([text], add_special_tokens=False)
+        else:
+            encoded = self._backend.encode(text, add_special_tokens=False)
+        return tuple(encoded.ids)
 
     def build(self, messages: Sequence[Message]) -> Prompt:
         """The prompt of a conversation.
@@ -104,7 +112,7 @@ class PromptBuilder:
 
     def _tokenize(self, messages: Sequence[Message], images: Sequence[ImageRef]) -> list[int]:
         """Token ids with one placeholder an image or video, or of a TOLD video one a temporal patch."""
-        mask = _Mask(self._special, self._begun)
+        mask = _Mask(self._special, self._begun, self._longest)
         rendered = self._tell(self._render(messages, mask), images)
         tokens: list[int] = []
         position = 0
@@ -177,16 +185,17 @@ class _Mask:
     A text's last characters are hidden too where they begin a special token, which the next text could complete.
     """
 
-    def __init__(self, special: re.Pattern[str], begun: re.Pattern[str]) -> None:
+    def __init__(self, special: re.Pattern[str], begun: re.Pattern[str], longest: int) -> None:
         self._special = special
         self._begun = begun
+        self._longest = longest
         # Nobody outside can guess it, so nobody can type it.
         self._nonce = secrets.token_hex(8)
         self._typed: list[str] = []
 
     def mask(self, text: str) -> str:
         hidden = self._special.sub(self._hide, text)
-        begun = self._begun.search(hidden)
+        begun = self._begun.search(hidden, max(len(hidden) - self._longest, 0))
         return hidden[: begun.start()] + self._hide(begun) if begun else hidden
 
     def unmask(self, text: str) -> str:
@@ -215,14 +224,14 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 
 def _content(message: Message, mask: _Mask) -> str | list[dict[str, str]]:
-    texts = [mask.mask(part) for part in message.parts if isinstance(part, str)]
-    if len(texts) == len(message.parts) == 1:
-        return texts[0]
+    parts = [mask.mask(part) if isinstance(part, str) else part for part in message.parts]
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return parts[0]
     return [
-        {"type": "text", "text": mask.mask(part)}
+        {"type": "text", "text": part}
         if isinstance(part, str)
         else {"type": "image" if part.video is None else "video"}
-        for part in message.parts
+        for part in parts
     ]
 
 

@@ -26,7 +26,8 @@ class SchedulerLimits:
     """The bounds of a step and of the running batch.
 
     Attributes:
-        max_rows: Rows in one step, decoding and prefilling together.
+        max_rows: Rows in one step, decoding and prefilling together. One choice that no step might have room for beside
+            those that decode may come on top.
         max_running: Sequences in the batch.
         growth_tokens: A sequence is admitted where all that run can go on by this many tokens. What is reserved is
             only what each has: prefixes are not evicted for tokens that may never come.
@@ -47,9 +48,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.num_preempted = 0
         self._branch_blocks: list[Block] = []
-        # The turn of the last sequence that was started, and each waiting tenant's last one.
+        # The turn of the last sequence that was started.
         self._turn = 0
-        self._last_turns: dict[str, int] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -66,10 +66,8 @@ class Scheduler:
 
         Its `tokens_needed` must be within the ledger's budget.
         """
-        if not self.waiting:
-            self._last_turns.clear()
-        sequence.turn = max(self._turn, self._last_turns.get(sequence.tenant, 0)) + 1
-        self._last_turns[sequence.tenant] = sequence.turn
+        last = next((each.turn for each in reversed(self.waiting) if each.tenant == sequence.tenant), 0)
+        sequence.turn = max(self._turn, last) + 1
         place = len(self.waiting)
         while place and self.waiting[place - 1].turn > sequence.turn:
             place -= 1
@@ -315,10 +313,12 @@ class Scheduler:
         return draft if self._grow_tail(sequence, sequence.tail_tokens + len(draft)) else ()
 
     def _add_branches(self, step: Step, sequence: Sequence, ancestors: tuple[Block, ...]) -> None:
+        # What drafts leave of a step beside those that decode.
+        most = (self.limits.max_rows - len(self.running)) // 2
         for choice in sequence.branches[sequence.num_scored :]:
             num_rows = len(choice) - 1
-            # A step may be one branch and nothing else, however long the branch is.
-            if num_rows > step.rows_left and step.runs:
+            # One that no step might ever have room for goes beside the others, once a step; its length is bounded.
+            if num_rows > step.rows_left and step.runs and (num_rows <= most or not step.rows_left):
                 return
             block = self.ledger.acquire_block(num_rows)
             if block is None:

@@ -58,6 +58,7 @@ class Sequence:
         tenant: Whose it is; tenants take turns.
         adapter: What its rows are computed with beside the model, to its end.
         turn: Its place among those that wait.
+        forgotten_images: Ids of images of it that were deleted since it came.
         is_branched: It has been cut where it parts from what waited with it.
     """
 
@@ -79,6 +80,7 @@ class Sequence:
     tenant: str = ""
     adapter: AdapterName | None = None
     turn: int = 0
+    forgotten_images: frozenset[str] = frozenset()
     is_branched: bool = False
 
     @property

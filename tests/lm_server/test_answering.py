@@ -130,6 +130,14 @@ async def test_a_question_that_can_never_fit_fails_alone(one_workshop: Workshop)
     assert outcomes[1].text == one_workshop.expected(ask("Hello there."), 4).text
 
 
+async def test_a_scored_question_needs_no_room_for_an_answer(one_workshop: Workshop) -> None:
+    """Its `max_tokens`, which a request may have for all its questions, is none of its tokens."""
+    async with desk(one_workshop) as made:
+        outcomes = await made.ask([replace(question("Hello.", max_tokens=10**6), choices=("a", "b"))])
+    assert isinstance(outcomes[0], language_pb2.Answer)
+    assert len(outcomes[0].choices) == 2
+
+
 async def test_overload_is_told_before_any_work(one_workshop: Workshop) -> None:
     """A request that the queue has no room for is refused before its images are looked for."""
     async with desk(one_workshop) as made:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lm_server.arena import Move
 from lm_server.runner import NextTokens
 from lm_server.sampler import Sampling
 from lm_server.steps import Run
-from lm_server.tickets import Delta, Failed, LackingImages
+from lm_server.tickets import Delta, Failed, LackingImages, Ticket
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
 from rpc.places import Places
 from tests.counted_turns import CountedTurns
@@ -274,14 +275,54 @@ def test_a_failing_choice_of_a_token_fails_only_its_question(one_workshop: Works
         assert told.tokens == one_workshop.expected(ask("What is this?", 1), TOKENS).tokens
 
 
+class Panic(BaseException):
+    """As libraries in Rust raise it: no Exception."""
+
+
+def test_a_panic_behind_the_model_fails_only_its_question(
+    one_workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a tokenizer or a grammar panics on is that question's error, and the others are answered."""
+    with one_workshop.engine() as bench:
+        works = [one_workshop.work(ask(text, 1), max_tokens=TOKENS) for text in ("And this?", "What is this?")]
+        take, first = bench.engine._take_token, []
+
+        def panic(ticket: Ticket, *rest: Any) -> str:
+            first.append(ticket)
+            if ticket is first[0]:
+                raise Panic
+            return take(ticket, *rest)
+
+        monkeypatch.setattr(bench.engine, "_take_token", panic)
+        failing, told = bench.submit(works)
+        with pytest.raises(Internal):
+            failing.end()
+        told.end()
+        assert told.tokens == one_workshop.expected(ask("What is this?", 1), TOKENS).tokens
+
+
+def test_a_deleted_image_leaves_nothing_behind_of_those_that_waited(one_workshop: Workshop) -> None:
+    """A question that had not begun when its image was deleted is answered, and what it computed is not kept."""
+    with one_workshop.engine(max_running=1) as bench:
+        first, second = bench.submit(
+            [one_workshop.work(ask(text, 1), max_tokens=TOKENS) for text in ("And this?", "What is this?")]
+        )
+        bench.engine.forget(one_workshop.image(1)[0].image_id)
+        for told in (first, second):
+            told.end()
+        (key,) = {key for told in (first, second) for key in told.ticket.sequence.keys[:1]}
+        assert bench.scheduler.ledger.find(key) is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret"), Panic()])
 @pytest.mark.parametrize("part", ["schedule", "move"])
 def test_a_broken_engine_leaves_nobody_waiting(
-    one_workshop: Workshop, monkeypatch: pytest.MonkeyPatch, part: str
+    one_workshop: Workshop, monkeypatch: pytest.MonkeyPatch, part: str, error: BaseException
 ) -> None:
     """Where nothing can be trusted any more, those who wait and those who come are told, and so is the process."""
 
     def broken(*_: object) -> None:
-        raise RuntimeError("secret")
+        raise error
 
     with one_workshop.engine() as bench:
         left = threading.Event()

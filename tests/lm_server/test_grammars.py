@@ -136,6 +136,13 @@ async def test_too_many_at_once_are_told_to_come_back(library: GrammarLibrary) -
     assert isinstance(await library.get(schema({"enum": ["much later"]})), Grammar)
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_one_request_may_want_more_than_are_compiled_at_once(library: GrammarLibrary) -> None:
+    """Each of its grammars is made in its turn."""
+    wanted = [schema({"enum": [f"each {number}"]}) for number in range(MAX_COMPILING + 5)]
+    assert all(isinstance(grammar, Grammar) for grammar in (await library.get_all(wanted)).values())
+
+
 def test_what_needs_no_compiling_is_refused_at_the_gate() -> None:
     """Sizes, depth, JSON and references are checked before anything is compiled."""
     deep = '{"not":' * 65 + "{}" + "}" * 65

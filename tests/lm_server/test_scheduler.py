@@ -216,6 +216,19 @@ def test_choices_run_beside_each_other_behind_their_question() -> None:
     assert made.running[0].num_scored == 2
 
 
+def test_a_choice_that_no_step_has_room_for_is_scored_beside_others() -> None:
+    """While another sequence generates without end, a choice longer than what that leaves of a step still comes."""
+    made = scheduler(max_rows=8)
+    made.add(sequence(prompt(3), max_tokens=100))
+    step(made)
+    scored = sequence(prompt(4), max_tokens=0, choices=(tuple(range(12)), tuple(range(12)), (1, 2)))
+    made.add(scored)
+    most = max(sum(run.num_rows for run in step(made).runs) for _ in range(5))
+    assert scored.num_scored == 3
+    # One such choice a step, and no more.
+    assert most <= 8 + 11
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(2, 30), st.integers(0, 3), st.integers(1, 12)), min_size=1, max_size=12),
@@ -253,6 +266,22 @@ def test_tenants_take_turns() -> None:
         made.add(each)
     order = [step(made).runs[0].sequence for _ in range(12)]
     assert order == [crowd[0], single[0], crowd[1], single[1], *crowd[2:]]
+
+
+def test_who_gave_up_is_not_made_to_wait() -> None:
+    """What a tenant asked and took back counts for nothing when it asks again."""
+    made = scheduler(max_running=1)
+    steady = [sequence(prompt(4), max_tokens=1, tenant="steady") for _ in range(6)]
+    made.add(steady[0])
+    given_up = [sequence(prompt(4), max_tokens=1, tenant="hasty") for _ in range(50)]
+    for each in (*given_up, *steady[1:]):
+        made.add(each)
+    for each in given_up:
+        made.finish(each)
+    again = sequence(prompt(4), max_tokens=1, tenant="hasty")
+    made.add(again)
+    order = [step(made).runs[0].sequence for _ in range(3)]
+    assert again in order
 
 
 def test_who_was_away_does_not_catch_up() -> None:
