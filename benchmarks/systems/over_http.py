@@ -5,21 +5,19 @@ import base64
 import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from benchmarks.pictures import picture_bytes
 from benchmarks.systems.asking import Once, ask_all
 from benchmarks.systems.deployment import Deployment
+from benchmarks.systems.http_calls import FAILURES, Calls, Refused
 from benchmarks.systems.system import CPU, Place, ProcessMemory
 from benchmarks.workload import Answer, Outcome, Question, Workload
 
-TIMEOUT_S = 600.0
-DATA = "data: "
-END = "[DONE]"
+DATA = b"data: "
+END = b"[DONE]"
 
 
 class OverHttp:
@@ -45,9 +43,11 @@ class OverHttp:
         return asyncio.run(self._run(workload))
 
     async def _run(self, workload: Workload) -> Outcome:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits) as http:
-            return await ask_all(workload, _Client(workload, http, self.deployment.gateways).ask)
+        calls = Calls()
+        try:
+            return await ask_all(workload, _Client(workload, calls, self.deployment.gateways).ask)
+        finally:
+            await calls.close()
 
     def restart(self) -> None:
         """The language workers alone."""
@@ -65,18 +65,16 @@ class OverHttp:
 class _Client:
     """Asks the questions of one workload."""
 
-    def __init__(self, workload: Workload, http: httpx.AsyncClient, gateways: Sequence[str]) -> None:
+    def __init__(self, workload: Workload, calls: Calls, gateways: Sequence[str]) -> None:
         self._workload = workload
-        self._http = http
+        self._calls = calls
         self._gateways = gateways
         self._ids = Once(self._upload)
 
     async def _upload(self, picture: int) -> str:
         content = picture_bytes(self._workload.pictures[picture])
-        headers = {"content-type": "image/png"}
-        response = await self._http.post(f"{self._gateways[0]}/v1/images", content=content, headers=headers)
-        response.raise_for_status()
-        return f"image:{response.json()['id']}"
+        reply = await self._calls.post(f"{self._gateways[0]}/v1/images", content, "image/png")
+        return f"image:{json.loads(reply)['id']}"
 
     async def ask(self, group: tuple[int, ...]) -> list[Answer]:
         """The answers to a group of questions about one picture."""
@@ -90,14 +88,12 @@ class _Client:
             }
             if self._workload.is_streamed:
                 return await self._streamed(url, body, len(questions), started)
-            response = await self._http.post(url, json=body)
-            response.raise_for_status()
+            reply = await self._calls.post(url, json.dumps(body).encode(), "application/json")
             elapsed = time.perf_counter() - started
-            return [_answer(answer, elapsed, None) for answer in response.json()["answers"]]
-        except httpx.HTTPStatusError as exc:
-            elapsed = time.perf_counter() - started
-            return [Answer("", 0, elapsed, error=f"HTTP {exc.response.status_code}")] * len(group)
-        except httpx.TransportError as exc:
+            return [_answer(answer, elapsed, None) for answer in json.loads(reply)["answers"]]
+        except Refused as exc:
+            return [Answer("", 0, time.perf_counter() - started, error=str(exc))] * len(group)
+        except FAILURES as exc:
             elapsed = time.perf_counter() - started
             return [Answer("", 0, elapsed, error=f"{type(exc).__name__}: {exc}")] * len(group)
 
@@ -111,14 +107,9 @@ class _Client:
     async def _streamed(self, url: str, body: dict[str, Any], count: int, started: float) -> list[Answer]:
         first: dict[int, float] = {}
         answers: dict[int, Answer] = {}
-        async with self._http.stream("POST", url, json={**body, "stream": True}) as response:
-            if response.status_code != httpx.codes.OK:
-                await response.aread()
-                response.raise_for_status()
-            async for line in response.aiter_lines():
-                if not line.startswith(DATA) or line == DATA + END:
-                    continue
-                event = json.loads(line.removeprefix(DATA))
+        content = json.dumps({**body, "stream": True}).encode()
+        async with self._calls.posted(url, content, "application/json") as pieces:
+            async for event in _events(pieces):
                 elapsed = time.perf_counter() - started
                 if "index" not in event:
                     continue
@@ -127,6 +118,16 @@ class _Client:
                     answers[event["index"]] = _answer(event, elapsed, first[event["index"]])
         missing = Answer("", 0, time.perf_counter() - started, error="the stream ended early")
         return [answers.get(index, missing) for index in range(count)]
+
+
+async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """The JSON of each server-sent event, the last one apart."""
+    begun = b""
+    async for piece in pieces:
+        *lines, begun = (begun + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(DATA) and line != DATA + END:
+                yield json.loads(line.removeprefix(DATA))
 
 
 def _question(question: Question) -> dict[str, Any]:
