@@ -1,6 +1,6 @@
 """POSTs over HTTP with as little as can be between a reply's bytes and whoever times them: h11 on asyncio's streams.
 
-A client library's own time would count as the server's: of a first token httpx takes a millisecond and more.
+A client library's own time would count as the server's: httpx brings a first token some milliseconds later.
 """
 
 import asyncio
