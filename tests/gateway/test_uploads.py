@@ -104,6 +104,17 @@ async def test_equal_bytes_go_to_one_vision_worker(start_line: StartLine) -> Non
     assert all(spread)
 
 
+@pytest.mark.parametrize(
+    ("charset", "name"), [("undefined", "file"), ("unicode_escape", "\\\\ud800"), ("no-such", "file")]
+)
+async def test_a_form_in_an_odd_charset_is_the_clients_fault(line: Line, charset: str, name: str) -> None:
+    """One that cannot be read, one in which a name is half of a surrogate pair, and one that nobody knows."""
+    body = f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\nx\r\n--b--\r\n'
+    headers = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+    reply = await line.client.post("/v1/images", content=body.encode(), headers=headers)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error"), reply.text
+
+
 async def test_images_of_unshared_stores_are_found_and_forgotten_everywhere(start_line: StartLine) -> None:
     """Each worker may have a store of its own: lookups ask all of them, and a delete reaches all of them."""
     line = await start_line(visions=2)
