@@ -28,7 +28,7 @@ from vision_server.metrics import HITS, QUERIES
 from vision_server.pipeline import EncodingPipeline, EntryForm
 from vision_server.sources import MAGIC, VIDEO_VERSION, file_bytes, is_video
 
-# A fetch that keeps meeting callers who only looked at the header gives up after this many.
+# Whoever keeps meeting the work of others that is of no use to it gives up after so many.
 _TRIES = 4
 _NOT_FOUND = "no such image: upload it first"
 
@@ -116,7 +116,6 @@ class Images:
         """
         made = await asyncio.to_thread(_id_of, image)
         place = self._place(tenant, made)
-
         is_own = False
 
         async def work() -> Found:

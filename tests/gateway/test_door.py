@@ -19,6 +19,19 @@ async def small(start_line: StartLine) -> Line:
     return await start_line(limits=SMALL)
 
 
+def slow_worker(line: Line) -> tuple[asyncio.Event, asyncio.Event]:
+    """Has the language worker tell that it was asked, and answer when it is told to."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request: language_pb2.GenerateRequest) -> AsyncIterator[language_pb2.GenerateEvent]:
+        begun.set()
+        await go_on.wait()
+        yield language_pb2.GenerateEvent(done=language_pb2.Answer(text="late", finish_reason="stop"))
+
+    line.language.script = slowly
+    return begun, go_on
+
+
 async def raw(line: Line, request: bytes) -> bytes:
     """The reply to bytes that no HTTP client would send."""
     url = urlsplit(line.url)
@@ -88,14 +101,7 @@ async def test_client_that_leaves_while_sending_does_no_harm(small: Line) -> Non
 
 async def test_request_over_the_bound_is_told_to_come_back(small: Line) -> None:
     """When as many requests as allowed are in work, one more is 503 with Retry-After; /health still answers."""
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slowly(request: language_pb2.GenerateRequest) -> AsyncIterator[language_pb2.GenerateEvent]:
-        begun.set()
-        await go_on.wait()
-        yield language_pb2.GenerateEvent(done=language_pb2.Answer(text="late", finish_reason="stop"))
-
-    small.language.script = slowly
+    begun, go_on = slow_worker(small)
     first = asyncio.create_task(small.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}))
     await begun.wait()
     refused = await small.client.get("/v1/models")
@@ -108,14 +114,7 @@ async def test_request_over_the_bound_is_told_to_come_back(small: Line) -> None:
 async def test_bodies_are_bounded_together(start_line: StartLine) -> None:
     """A body that has no room beside those of the requests in work is 503 with Retry-After, and has room later."""
     line = await start_line(limits=Limits(body_bytes=10_000, bodies_bytes=15_000, requests=8))
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slowly(request: language_pb2.GenerateRequest) -> AsyncIterator[language_pb2.GenerateEvent]:
-        begun.set()
-        await go_on.wait()
-        yield language_pb2.GenerateEvent(done=language_pb2.Answer(text="late", finish_reason="stop"))
-
-    line.language.script = slowly
+    begun, go_on = slow_worker(line)
     long = {"messages": [{"role": "user", "content": "x" * 9_000}]}
     first = asyncio.create_task(line.post("/v1/chat/completions", long))
     await begun.wait()

@@ -16,6 +16,8 @@ from vision_server import decode as decoding
 from vision_server.decode import ImageLimits, decode
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
+# Seven rows of a picture, and a little: the last band is shorter than the others.
+BAND_PIXELS = 7 * 60 + 5
 BOMB = zlib.compress(bytes(80_000_000), 9)
 
 
@@ -174,22 +176,16 @@ def test_damaged_exif_is_ignored() -> None:
         ("RGBA", "WEBP"),
     ],
 )
-def test_other_modes_become_rgb_as_transformers_makes_them(mode: str, kind: str) -> None:
+@pytest.mark.parametrize("band_pixels", [decoding.BAND_PIXELS, BAND_PIXELS], ids=["whole", "bands"])
+def test_other_modes_become_rgb_as_transformers_makes_them(
+    mode: str, kind: str, band_pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Grey, palette, CMYK and transparent images give the pixels that transformers' own conversion gives."""
+    monkeypatch.setattr(decoding, "BAND_PIXELS", band_pixels)
     source = picture(mode="RGBA").convert(mode) if mode != "CMYK" else picture().convert("CMYK")
     data = file_of(source, kind)
     expected = convert_to_rgb(Image.open(io.BytesIO(data)), return_numpy=True)
     assert np.array_equal(pixels(decode(data, LIMITS)), expected)
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "I;16", "LA", "RGBA"])
-def test_bands_make_the_same_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that is turned into RGB by bands, the last of them shorter, is the same as in one go."""
-    source = Image.fromarray(np.arange(60 * 40, dtype=np.uint16).reshape(40, 60) * 27) if mode == "I;16" else None
-    data = file_of(source or picture(mode="RGBA").convert(mode))
-    whole = pixels(decode(data, LIMITS))
-    monkeypatch.setattr(decoding, "BAND_PIXELS", 7 * 60 + 5)
-    assert np.array_equal(pixels(decode(data, LIMITS)), whole)
 
 
 def test_a_transparent_palette_is_put_on_white() -> None:
@@ -207,6 +203,13 @@ def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
     values = np.array([[0, 0x8080, 0xFFFF]] * 2, dtype=np.uint16)
     got = decode(file_of(Image.fromarray(values)), LIMITS)
     assert [got.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+
+
+def test_sixteen_bits_are_scaled_by_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every value's upper eight bits, also of a picture of several bands."""
+    monkeypatch.setattr(decoding, "BAND_PIXELS", BAND_PIXELS)
+    values = np.arange(60 * 40, dtype=np.uint16).reshape(40, 60) * 27
+    assert np.array_equal(pixels(decode(file_of(Image.fromarray(values)), LIMITS))[..., 0], values >> 8)
 
 
 def test_sixteen_bit_colours_are_decoded() -> None:

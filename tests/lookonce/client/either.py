@@ -14,6 +14,16 @@ KINDS = ("blocking", "async")
 AT_ONCE = Retries(times=3, first_s=0.0, longest_s=5.0)
 
 
+class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that comes by and by, as one over a network does."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"moved"
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"moved"
+
+
 def use(
     kind: str, handler: Handler | None, work: Callable[[Any], Any], server: str = "http://test", **more: Any
 ) -> Any:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +33,10 @@ from lookonce.client import (
     UnreadableImage,
 )
 from tests.deployment import free_port
-from tests.lookonce.client.either import KINDS, use
+from tests.lookonce.client.either import KINDS, Pieces, use
 from tests.lookonce.replies import Json, answer, failed, image, reply, usage
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
-
-
-class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that comes by and by, as one over a network does."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield b"moved"
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield b"moved"
 
 
 class Server:
