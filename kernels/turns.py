@@ -46,20 +46,25 @@ class Turns:
         path: A file that all the processes name; made where it is missing.
         threads: How many cores this process wants at a time.
         cores: How many there are; None: as many as this process may use.
+        least: How many it goes on with where no more are free; None: as many as it wants.
 
     Raises:
         TurnsUnusable: the file can be neither opened nor made.
     """
 
-    def __init__(self, path: Path, threads: int, cores: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int, cores: int | None = None, least: int | None = None) -> None:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as exc:
             raise TurnsUnusable(f"turns: {path} cannot be used: {exc.strerror}") from exc
         self._cores = cores or _num_cores()
         self._wanted = min(threads, self._cores)
+        self._least = min(least or self._wanted, self._wanted)
         self._held: list[int] = []
         self._since = 0.0
+        # Since when it has been next in line for more cores, and whether it has been that for long enough.
+        self._in_line_since: float | None = None
+        self._is_content = False
         self.is_given_up = False
 
     @contextmanager
@@ -71,9 +76,20 @@ class Turns:
         finally:
             self._give_back()
 
+    @property
+    def num_cores(self) -> int:
+        """How many cores are to be used now, within `taken`."""
+        return self._wanted if self.is_given_up else len(self._held)
+
     def pass_on(self) -> None:
-        """Lets whoever waits go first, once the turn is long enough. To be called within `taken`, between pieces."""
-        if time.monotonic() - self._since < QUANTUM_S:
+        """Lets whoever waits go first, once the turn is long enough. To be called within `taken`, between pieces.
+
+        A process that goes on with fewer cores than it wants is next in line for the others meanwhile.
+        """
+        now = time.monotonic()
+        if self._held and len(self._held) < self._wanted and self._is_joined(now):
+            return
+        if now - self._since < QUANTUM_S:
             return
         if self._held and self._try(_NEXT):
             self._unlock(_NEXT)
@@ -91,17 +107,39 @@ class Turns:
             self._unlock(_NEXT)
         self._since = time.monotonic()
 
+    def _is_joined(self, now: float) -> bool:
+        """Takes more cores that have become free; whether this process is, or has just been, next in line for them."""
+        if self._in_line_since is None:
+            if self._is_content or not self._try(_NEXT):
+                return False
+            self._in_line_since = now
+        before = len(self._held)
+        self._has_cores()
+        if len(self._held) > before:
+            self._since = now
+        self._is_content = now - self._in_line_since > PATIENCE_S
+        if len(self._held) == self._wanted or self._is_content:
+            self._leave_line()
+        return True
+
+    def _leave_line(self) -> None:
+        if self._in_line_since is not None:
+            self._unlock(_NEXT)
+            self._in_line_since = None
+
     def _has_cores(self) -> bool:
-        """Takes what is free of the cores that are still wanted; whether that was enough."""
+        """Takes what is free of the cores that are still wanted; whether that is enough."""
         for core in range(1, self._cores + 1):
             if len(self._held) < self._wanted and core not in self._held and self._try(core):
                 self._held.append(core)
-        return len(self._held) == self._wanted
+        return len(self._held) >= self._least
 
     def _give_back(self) -> None:
         for core in self._held:
             self._unlock(core)
         self._held.clear()
+        self._leave_line()
+        self._is_content = False
 
     def _try(self, byte: int) -> bool:
         try:
@@ -118,6 +156,9 @@ class Turns:
 class Alone:
     """Stands for turns where nobody shares the cores: `ALONE`."""
 
+    # However many there are.
+    num_cores = None
+
     def taken(self) -> AbstractContextManager[None]:
         """Nothing is waited for."""
         return nullcontext()
@@ -129,14 +170,14 @@ class Alone:
 ALONE = Alone()
 
 
-def open_turns(path: str | None, threads: int | None, device: str) -> Turns | Alone:
+def open_turns(path: str | None, threads: int | None, device: str, least: int | None = None) -> Turns | Alone:
     """The turns of a worker that may name a file for them; models that compute elsewhere than on the CPU need none.
 
-    Raises `TurnsUnusable`.
+    `least` is as for `Turns`. Raises `TurnsUnusable`.
     """
     if path is None or device != "cpu":
         return ALONE
-    return Turns(Path(path), threads or torch.get_num_threads())
+    return Turns(Path(path), threads or torch.get_num_threads(), least=least)
 
 
 def _num_cores() -> int:

@@ -13,6 +13,8 @@ class CountedTurns(Turns):
     def __init__(self, path: Path, threads: int) -> None:
         super().__init__(path, threads)
         self.events: list[str] = []
+        # How many cores it is to say that it has, one after the other; None: as many as it has.
+        self.cores_had: Iterator[int] | None = None
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -20,6 +22,10 @@ class CountedTurns(Turns):
         with super().taken():
             yield
         self.events.append("given back")
+
+    @property
+    def num_cores(self) -> int:
+        return super().num_cores if self.cores_had is None else next(self.cores_had)
 
     def pass_on(self) -> None:
         self.events.append("passed on")

@@ -10,6 +10,9 @@ from checkpoint import LoadedVision
 from kernels import ALONE, Alone, Turns, pack_linears, pack_patch_embedding, pack_tower_blocks
 from vision_server.preprocess import PreparedImage
 
+# Within a block, what is called before each piece of it: for some of its rows, or for all.
+_PIECES = ("norm1", "norm2")
+
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
@@ -25,7 +28,7 @@ class VisionTower:
     """A loaded vision half, which it packs where that can be done. Owned by one thread.
 
     `threads` is what torch may use in the thread that calls `encode`; None leaves it as it is there. `turns` are taken
-    to encode, and passed on between the tower's blocks.
+    to encode, and passed on between pieces of the tower's blocks; each uses as many threads as there are cores then.
     """
 
     def __init__(self, loaded: LoadedVision, threads: int | None = None, turns: Turns | Alone = ALONE) -> None:
@@ -42,7 +45,8 @@ class VisionTower:
         pack_tower_blocks(loaded.model)
         pack_linears(loaded.model)
         for block in getattr(loaded.model, "blocks", ()):
-            block.register_forward_pre_hook(lambda *_: self._turns.pass_on())
+            for name in _PIECES:
+                block.get_submodule(name).register_forward_pre_hook(self._pass_on)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[PreparedImage], *, give_up: bool = False) -> list[Embedding]:
@@ -52,11 +56,21 @@ class VisionTower:
             self._threads = None
         grids = torch.tensor([image.grid for image in images], dtype=torch.int64, device=self._device)
         with self._turns.taken():
+            self._use_cores()
             output = self._model(self._rows(images, give_up=give_up), grid_thw=grids, return_dict=True)
         counts = [t * h * w // self._merge_size**2 for t, h, w in (image.grid for image in images)]
         layers = getattr(output, "deepstack_features", None) or []
         merged, *deepstack = (_split(tensor, counts) for tensor in (output.pooler_output, *layers))
         return [Embedding(one, tuple(layer[place] for layer in deepstack)) for place, one in enumerate(merged)]
+
+    def _pass_on(self, *_: object) -> None:
+        self._turns.pass_on()
+        self._use_cores()
+
+    def _use_cores(self) -> None:
+        num_cores = self._turns.num_cores
+        if num_cores is not None and num_cores != torch.get_num_threads():
+            torch.set_num_threads(num_cores)
 
     def _rows(self, images: Sequence[PreparedImage], *, give_up: bool) -> torch.Tensor:
         """The embedded patches [patches, width] of all images; with `give_up` nobody holds the patches any more."""

@@ -78,7 +78,7 @@ class VisionWorker:
     def __init__(self, settings: VisionSettings) -> None:
         self.settings = settings
         self.identity = Identity(settings.peers)
-        self.turns = open_turns(settings.turns, settings.threads, settings.device)
+        self.turns = open_turns(settings.turns, settings.threads, settings.device, least=1)
         self.store = open_store(settings.cache, _store_limits(settings))
         model_dir = Path(settings.model)
         self.loaded = load_vision(model_dir, dtype=settings.dtype, device=settings.device)

@@ -178,6 +178,51 @@ def test_cores_that_are_not_wanted_are_free(path: Path) -> None:
             assert third.says() == "taken"
 
 
+def test_one_that_can_goes_on_with_the_cores_that_are_free(path: Path) -> None:
+    """It begins with one of two, and has the other when that is given back."""
+    turns = Turns(path, 2, 2, least=1)
+    with holder(path, 1) as other:
+        assert other.says() == "taken"
+        with turns.taken():
+            turns.pass_on()
+            assert (turns.num_cores, turns.is_given_up) == (1, False)
+            other.may_end()
+            assert other.says() == "given"
+            turns.pass_on()
+            assert turns.num_cores == 2
+
+
+def test_one_that_wants_more_cores_is_next_in_line(path: Path) -> None:
+    """Whoever comes later waits until it has them, and then has one at the next opportunity."""
+    turns = Turns(path, 2, 2, least=1)
+    with holder(path, 1) as other, turns.taken():
+        assert other.says() == "taken"
+        turns.pass_on()
+        with holder(path, 1) as third:
+            other.may_end()
+            assert other.says() == "given"
+            assert third.is_silent()
+            turns.pass_on()
+            assert turns.num_cores == 2
+            _until_waiting(path)
+            turns.pass_on()
+            assert third.says() == "taken"
+            assert turns.num_cores == 1
+
+
+def test_one_that_wants_more_cores_leaves_the_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they do not come in time it goes on with those that it has, and others may be next."""
+    monkeypatch.setattr(module, "PATIENCE_S", -1.0)
+    turns = Turns(path, 2, 2, least=1)
+    with holder(path, 1) as other:
+        assert other.says() == "taken"
+        with turns.taken():
+            turns.pass_on()
+            with holder(path, 1):
+                _until_waiting(path)
+            assert turns.num_cores == 1
+
+
 def test_workers_elsewhere_take_no_turns(path: Path) -> None:
     """Without a file, or on an accelerator, nothing is waited for and nothing is made."""
     assert isinstance(open_turns(None, 2, "cpu"), Alone)

@@ -79,13 +79,30 @@ def test_patches_that_are_given_up_are_gone_before_the_blocks(checkpoint: MakeCh
     assert held == [None]
 
 
-def test_the_tower_passes_its_turn_on_between_blocks(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    """One turn an encoding, and before every block of it somebody else may go first."""
+def test_the_tower_passes_its_turn_on_between_pieces(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """One turn an encoding, and before every piece of a block's work somebody else may go first."""
     loaded = load_vision(checkpoint("qwen2_vl"))
     turns = CountedTurns(tmp_path / "turns", 1)
     tower = VisionTower(loaded, turns=turns)
     tower.encode([ImagePreprocessor(checkpoint("qwen2_vl")).prepare(picture(40, 50, 1))])
-    assert turns.events == ["taken", *["passed on"] * len(loaded.model.blocks), "given back"]
+    # Keys and values, attention, and the feed-forward part.
+    assert turns.events == ["taken", *["passed on"] * 3 * len(loaded.model.blocks), "given back"]
+
+
+def test_the_tower_uses_the_cores_that_it_has(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """Its threads become fewer and more between the pieces."""
+    loaded = load_vision(checkpoint("qwen2_vl"))
+    threads, used, has = torch.get_num_threads(), list[int](), iter((1, 2, 2, 1, *[2] * 100))
+    turns = CountedTurns(tmp_path / "turns", 2)
+    turns.cores_had = has
+    tower = VisionTower(loaded, turns=turns)
+    loaded.model.blocks[0].mlp.register_forward_pre_hook(lambda *_: used.append(torch.get_num_threads()))
+    loaded.model.blocks[0].norm1.register_forward_hook(lambda *_: used.append(torch.get_num_threads()))
+    try:
+        tower.encode([ImagePreprocessor(checkpoint("qwen2_vl")).prepare(picture(40, 50, 1))])
+    finally:
+        torch.set_num_threads(threads)
+    assert used == [2, 2, 1]
 
 
 async def test_the_store_holds_the_towers_dtype(checkpoint: MakeCheckpoint) -> None:
