@@ -42,9 +42,9 @@ class Holder:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def is_silent(self) -> bool:
+    def is_silent(self, seconds: float = 0.05) -> bool:
         """Whether it says nothing for a moment."""
-        return not select.select([self.process.stdout], [], [], 0.05)[0]
+        return not select.select([self.process.stdout], [], [], seconds)[0]
 
     def may_end(self) -> None:
         """Lets it give its turn back when it has had it."""
@@ -195,13 +195,13 @@ def test_one_that_can_goes_on_with_the_cores_that_are_free(path: Path) -> None:
 def test_one_that_wants_more_cores_is_next_in_line(path: Path) -> None:
     """Whoever comes later waits until it has them, and then has one at the next opportunity."""
     turns = Turns(path, 2, 2, least=1)
-    with holder(path, 1) as other, turns.taken():
+    with holder(path, 1) as other:
         assert other.says() == "taken"
-        turns.pass_on()
-        with holder(path, 1) as third:
+        with turns.taken(), holder(path, 1) as third:
+            turns.pass_on()
             other.may_end()
             assert other.says() == "given"
-            assert third.is_silent()
+            assert third.is_silent(3.0)
             turns.pass_on()
             assert turns.num_cores == 2
             _until_waiting(path)
