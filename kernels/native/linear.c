@@ -26,9 +26,10 @@ enum {
     FAST_TILES = 3,
     /* How far ahead a single tile fetches, in values. */
     AHEAD = 48 * LINE,
-    /* Units of work for a thread at least, and so many that one more for some does not matter. */
-    UNITS = 4,
-    MANY_UNITS = 16
+    /* Units of work for a thread at least, so that one whose core is slower for a while leaves the others more of them;
+     * and so many that one more for some does not matter. */
+    UNITS = 32,
+    MANY_UNITS = 128
 };
 
 /* What becomes of a product. Python has the same numbers. */
