@@ -2,8 +2,8 @@
 
 Counted: the tower for each new picture; each picture's prompt prefix once, of whose last layer only keys and values are
 needed; every question's own tokens, what several about a picture begin with once; and a row of every generated token
-but the first. Not counted: decoding and resizing of pictures, norms, rotations, activations, sampling, and everything
-around the model.
+but the first. Not counted: what all prompts have before the picture, which was computed when the system was warmed up;
+decoding and resizing of pictures, norms, rotations, activations, sampling, and everything around the model.
 """
 
 import math
@@ -73,6 +73,7 @@ class Shape:
         steps: Tokens generated for each question; 0 where choices of one token are scored.
         suffix_rows: Of each question's own tokens those that no question before it about the picture begins with; none:
             all are.
+        front_tokens: Of the prefix's tokens those before the picture, which are known already.
     """
 
     image_tokens: tuple[int, ...]
@@ -80,6 +81,7 @@ class Shape:
     suffix_tokens: tuple[int, ...]
     steps: int
     suffix_rows: tuple[int, ...] = ()
+    front_tokens: int = 0
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -104,17 +106,22 @@ def encode(recipe: Recipe, image_tokens: int) -> list[Operation]:
     ]
 
 
-def prefix(recipe: Recipe, tokens: int, image_tokens: int) -> list[Operation]:
-    """The language model on one picture's prefix of `tokens`."""
+def prefixes(recipe: Recipe, shape: Shape) -> list[Operation]:
+    """The language model on every picture's prefix."""
+    return [one for tokens in shape.image_tokens for one in _prefix(recipe, shape, tokens)]
+
+
+def _prefix(recipe: Recipe, shape: Shape, image_tokens: int) -> list[Operation]:
     text = recipe.text
-    sequence = tokens + image_tokens
+    sequence = shape.prefix_tokens + image_tokens
+    rows = sequence - shape.front_tokens
     key_values = 2 * text.kv_heads * text.head_dim
     whole = text.layers - 1
     return [
-        *_layers(recipe, sequence, whole),
-        Linear(sequence, text.width, key_values),
+        *_layers(recipe, rows, whole),
+        Linear(rows, text.width, key_values),
         Attention(
-            sequence,
+            rows,
             sequence,
             text.heads,
             text.head_dim,
@@ -159,7 +166,7 @@ def phases(recipe: Recipe, shape: Shape) -> dict[str, list[Operation]]:
     """Every operation of a burst, by phase."""
     return {
         "encode": [one for tokens in shape.image_tokens for one in encode(recipe, tokens)],
-        "prefix": [one for tokens in shape.image_tokens for one in prefix(recipe, shape.prefix_tokens, tokens)],
+        "prefix": prefixes(recipe, shape),
         "suffix": suffixes(recipe, shape),
         "decode": decoding(recipe, shape),
     }

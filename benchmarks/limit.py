@@ -6,13 +6,13 @@ flight, they are answered in rounds of so many. Engines that share the machine h
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from benchmarks.checkpoints import Recipe
-from benchmarks.counting import Operation, Shape, decoding, encode, operations, phases, prefix, suffixes
+from benchmarks.counting import Operation, Shape, decoding, encode, operations, phases, prefixes, suffixes
 from benchmarks.workload import Workload
 
 # How long an operation takes at least.
@@ -55,6 +55,7 @@ def shape_of(workload: Workload, recipe: Recipe, checkpoint: Path) -> Shape:
         suffix_tokens=tuple(map(len, suffixes)),
         steps=0 if workload.questions[0].choices else max(question.max_tokens for question in workload.questions),
         suffix_rows=_rows([question.picture for question in workload.questions], suffixes),
+        front_tokens=len(tokens(_BEFORE)),
     )
 
 
@@ -108,12 +109,11 @@ def _at_door(workload: Workload, shape: Shape, door: int) -> Shape:
     """What one of the engines is asked."""
     asked = [place for place, question in enumerate(workload.questions) if question.door == door]
     pictures = sorted({workload.questions[place].picture for place in asked})
-    return Shape(
-        tuple(shape.image_tokens[picture] for picture in pictures),
-        shape.prefix_tokens,
-        tuple(shape.suffix_tokens[place] for place in asked),
-        shape.steps,
-        tuple(shape.rows[place] for place in asked),
+    return replace(
+        shape,
+        image_tokens=tuple(shape.image_tokens[picture] for picture in pictures),
+        suffix_tokens=tuple(shape.suffix_tokens[place] for place in asked),
+        suffix_rows=tuple(shape.rows[place] for place in asked),
     )
 
 
@@ -121,7 +121,7 @@ def _language(recipe: Recipe, shape: Shape, in_flight: int | None) -> dict[str, 
     """Every prefix, and the questions: all together, or in rounds."""
     rounds = [shape] if in_flight is None else _rounds(shape, in_flight)
     return {
-        "prefix": [one for tokens in shape.image_tokens for one in prefix(recipe, shape.prefix_tokens, tokens)],
+        "prefix": prefixes(recipe, shape),
         "suffix": [one for each in rounds for one in suffixes(recipe, each)],
         "decode": [one for each in rounds for one in decoding(recipe, each)],
     }
@@ -133,5 +133,5 @@ def _rounds(shape: Shape, in_flight: int) -> list[Shape]:
     mean, rows = (round(sum(each) / len(questions)) for each in (questions, shape.rows))
     pictures = shape.image_tokens[:in_flight]
     count = min(in_flight, len(questions))
-    each = Shape(pictures, shape.prefix_tokens, (mean,) * count, shape.steps, (rows,) * count)
+    each = replace(shape, image_tokens=pictures, suffix_tokens=(mean,) * count, suffix_rows=(rows,) * count)
     return [each] * -(-len(questions) // in_flight)

@@ -18,6 +18,8 @@ from rpc.errors import InvalidArgument
 
 # A shorter run of text is not worth a segment of its own.
 MIN_SEGMENT_TOKENS = 32
+# The same for what stands in front of the first image, which prompts about many images have in common.
+MIN_FRONT_TOKENS = 8
 # Tokens of a longer text take long enough to hold others up.
 LONG_CHARS = 10_000
 ROLES = ("system", "user", "assistant")
@@ -167,16 +169,20 @@ class PromptBuilder:
         return [(image, place * count, count) for place, count in enumerate(counts)]
 
     def _cuts(self, tokens: Sequence[int], spans: Sequence[ImageSpan]) -> tuple[int, ...]:
-        """Behind every image, and behind every message but the last where it is long enough to pay."""
+        """Behind every image; behind every message but the last, and before the first image, where that pays."""
         ends = [end for _, end in shown(spans) if end < len(tokens)]
-        after_image = {end + (tokens[end] == self._facts.vision_end_token_id) for end in ends}
-        messages = [index + 1 for index, token in enumerate(tokens) if token == self._facts.message_end_token_id]
+        # How many tokens the segment that ends there has at least.
+        least = {index + 1: MIN_SEGMENT_TOKENS for index in self._message_ends(tokens)[:-1]}
+        least |= {span.start: MIN_FRONT_TOKENS for span in spans[:1]}
+        least |= {end + (tokens[end] == self._facts.vision_end_token_id): 0 for end in ends}
         kept: list[int] = []
-        for cut in sorted(after_image.union(messages[:-1])):
-            long_enough = cut - (kept[-1] if kept else 0) >= MIN_SEGMENT_TOKENS
-            if cut < len(tokens) and (cut in after_image or long_enough):
+        for cut in sorted(least):
+            if cut < len(tokens) and cut - (kept[-1] if kept else 0) >= least[cut]:
                 kept.append(cut)
         return tuple(kept)
+
+    def _message_ends(self, tokens: Sequence[int]) -> list[int]:
+        return [index for index, token in enumerate(tokens) if token == self._facts.message_end_token_id]
 
 
 class _Mask:

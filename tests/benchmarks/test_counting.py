@@ -7,7 +7,7 @@ import transformers
 
 from benchmarks.checkpoints import RECIPES
 from benchmarks.checkpoints.recipes import config_json
-from benchmarks.counting import Attention, Linear, Operation, Reading, Shape, encode, operations, phases, prefix
+from benchmarks.counting import Attention, Linear, Operation, Reading, Shape, encode, operations, phases, prefixes
 from benchmarks.limit import Limit, has_limit, limit, limit_of, shape_of
 from benchmarks.workloads import FULL, TINY, build, open_loop
 
@@ -43,7 +43,16 @@ def test_a_prefix_needs_all_layers_but_most_of_the_last() -> None:
         recipe = RECIPES[name]
         one_layer = matrices(name)[1] // recipe.text.layers
         key_values = 2 * recipe.text.kv_heads * recipe.text.head_dim * recipe.text.width
-        assert weights(prefix(recipe, 10, 4)) == one_layer * (recipe.text.layers - 1) + key_values
+        assert weights(prefixes(recipe, Shape((4,), 10, (1,), 1))) == one_layer * (recipe.text.layers - 1) + key_values
+
+
+def test_what_is_before_a_picture_is_known_already() -> None:
+    """Its rows are not computed for each picture, and those behind look back at it."""
+    whole, known = (Shape((576,), 32, (1,), 1, front_tokens=front) for front in (0, 31))
+    rows = [next(one for one in prefixes(RECIPE, shape) if isinstance(one, Linear)).rows for shape in (whole, known)]
+    assert rows == [608, 577]
+    (attention,) = (one for one in prefixes(RECIPE, known) if isinstance(one, Attention))
+    assert (attention.queries, attention.keys) == (577, 608)
 
 
 def test_operations_are_two_for_each_weight_and_row() -> None:
@@ -138,7 +147,7 @@ def test_questions_in_flight_are_answered_in_rounds() -> None:
     one_round = phases(RECIPE, Shape((576,) * 8, 14, (20,) * 8, 16))
     assert found.seconds["decode"] == 64 * len(one_round["decode"])
     assert found.seconds["encode"] == 64 * len(encode(RECIPE, 576))
-    assert found.seconds["prefix"] == 64 * len(prefix(RECIPE, 14, 576))
+    assert found.seconds["prefix"] == len(prefixes(RECIPE, Shape((576,) * 64, 14, (20,), 16)))
 
 
 def test_a_workloads_shape_is_counted_by_the_tokenizer(tiny_checkpoint, tiny_recipe) -> None:  # type: ignore[no-untyped-def]

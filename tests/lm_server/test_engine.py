@@ -18,7 +18,7 @@ from lm_server.tickets import Delta, Failed, LackingImages, Ticket
 from rpc.errors import Internal, InvalidArgument, Overloaded, Unavailable
 from rpc.places import Places
 from tests.counted_turns import CountedTurns
-from tests.lm_server.workshop import MIXED, Workshop, ask
+from tests.lm_server.workshop import MIXED, Workshop, ask, front_tokens, image_tokens
 
 TOKENS = 12
 
@@ -188,10 +188,7 @@ def test_cancelling_stops_within_a_step_and_frees_the_memory(one_workshop: Works
         assert len(first.tokens) < 40
         (last,) = bench.ask([ask("Hello there.")], 2)
         last.end()
-        kept = sum(
-            len(bench.shop.prompt(ask("x", number)).tokens[: bench.shop.prompt(ask("x", number)).cuts[-1]])
-            for number in (1, 2)
-        )
+        kept = front_tokens(bench.shop) + 2 * image_tokens(bench.shop)
         assert bench.scheduler.ledger.used_tokens == kept
         assert bench.engine.num_running == bench.engine.num_waiting == 0
 
@@ -209,6 +206,21 @@ def test_a_question_without_its_embedding_asks_for_it(one_workshop: Workshop) ->
         (again,) = bench.submit([one_workshop.work(ask("How many?", 1), max_tokens=TOKENS, embeddings={})])
         again.end()
         assert again.lacking == []
+
+
+def test_what_is_before_an_image_is_computed_once(workshop: Workshop) -> None:
+    """A new image's question finds what earlier ones about other images began with, and its answer does not change."""
+    system = "You look at pictures and answer in a few words."
+    cases = [ask("What is this?", number, system=system) for number in (1, 2, 3)]
+    with workshop.engine() as bench:
+        front = bench.shop.prompt(cases[0]).cuts[0]
+        cached = [told.end().cached_tokens for case in cases for told in bench.ask([case], TOKENS)]
+        assert cached == [0, front, front]
+        together = bench.ask([ask("How many?", number, system=system) for number in (2, 4, 5)], TOKENS)
+        for told in together:
+            told.end()
+        for case, told in zip((2, 4, 5), together, strict=True):
+            assert told.tokens == workshop.expected(ask("How many?", case, system=system), TOKENS).tokens
 
 
 def test_a_question_that_can_never_fit_is_refused(one_workshop: Workshop) -> None:
@@ -310,7 +322,8 @@ def test_a_deleted_image_leaves_nothing_behind_of_those_that_waited(one_workshop
         bench.engine.forget(one_workshop.image(1)[0].image_id)
         for told in (first, second):
             told.end()
-        (key,) = {key for told in (first, second) for key in told.ticket.sequence.keys[:1]}
+        place = len(bench.shop.prompt(ask("x", 1)).cuts) - 1
+        (key,) = {told.ticket.sequence.keys[place] for told in (first, second)}
         assert bench.scheduler.ledger.find(key) is None
 
 

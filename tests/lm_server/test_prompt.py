@@ -1,10 +1,12 @@
 """Prompts: tokens and positions as the whole model has them, and nothing that a user types is special."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from lm_server.prompt import Message, Prompt, segment_keys
+from lm_server.prompt import MIN_FRONT_TOKENS, Message, Prompt, segment_keys
 from lm_server.showing import ImageRef
 from rpc.errors import InvalidArgument
 from tests.lm_server.workshop import Case, Workshop, ask, oracle_messages, picture
@@ -58,7 +60,18 @@ def test_special_tokens_typed_in_parts_stay_text(workshop: Workshop, parts: tupl
 def test_cuts_follow_each_image(workshop: Workshop) -> None:
     """Every image is followed by a cut, behind the token that closes it."""
     prompt = workshop.prompt(ask("Compare.", 1, 2))
-    assert prompt.cuts == tuple(span.end + 1 for span in prompt.images)
+    assert prompt.cuts[-2:] == tuple(span.end + 1 for span in prompt.images)
+
+
+def test_what_is_before_the_first_image_is_cut_off_where_it_is_long_enough(workshop: Workshop) -> None:
+    """Prompts about other images, or as many, share it; a few tokens are not worth it."""
+    one, other = (workshop.prompt(ask("Compare.", *numbers, system="Be brief.")) for numbers in ((1,), (2, 3)))
+    front = one.images[0].start
+    assert front >= MIN_FRONT_TOKENS
+    assert one.cuts[0] == other.cuts[0] == front
+    assert segment_keys(one, "", "f")[0] == segment_keys(other, "", "f")[0]
+    few = workshop.prompts._cuts(range(1000, 1020), [replace(one.images[0], start=MIN_FRONT_TOKENS - 1, num_tokens=4)])
+    assert few == (MIN_FRONT_TOKENS + 3,)
 
 
 def test_keys_depend_on_image_tenant_and_fingerprint(one_workshop: Workshop) -> None:

@@ -10,7 +10,7 @@ from lm_server.disk import DiskFolder
 from lm_server.segments import KvLedger
 from lm_server.tickets import Failed, Finished, LackingImages
 from lm_server.tiers import TierCounts
-from tests.lm_server.workshop import Bench, Case, Told, Workshop, ask
+from tests.lm_server.workshop import Bench, Case, Told, Workshop, ask, front_tokens, image_tokens
 
 TOKENS = 6
 PICTURES = range(1, 7)
@@ -30,15 +30,10 @@ def rounds(seed: int) -> list[list[Case]]:
     return found
 
 
-def prefix_tokens(shop: Workshop) -> int:
-    """The shared beginning of a question about one picture."""
-    return shop.prompt(ask("x", 1)).cuts[-1]
-
-
 def for_two_images(shop: Workshop) -> int:
     """Key/value memory for two prefixes and two questions with their answers."""
-    question = len(shop.prompt(ask("Question 17: what is it?", 1))) - prefix_tokens(shop)
-    return 2 * (prefix_tokens(shop) + question + TOKENS)
+    question = len(shop.prompt(ask("Question 17: what is it?", 1))) - front_tokens(shop)
+    return front_tokens(shop) + 2 * (question + TOKENS)
 
 
 def follow(bench: Bench, told: Told) -> None:
@@ -84,7 +79,7 @@ def counts(ledger: KvLedger) -> TierCounts:
 
 def test_six_images_in_memory_for_two_equal_the_whole_model(workshop: Workshop) -> None:
     """With a host tier for all of them, every image is computed once, restored ever after, and no token changes."""
-    one = prefix_tokens(workshop)
+    one = image_tokens(workshop)
     with workshop.engine(kv_tokens=for_two_images(workshop), host_tokens=6 * one) as bench:
         assert ask_all(bench) == len(PICTURES)
         ledger = bench.scheduler.ledger
@@ -96,7 +91,7 @@ def test_six_images_in_memory_for_two_equal_the_whole_model(workshop: Workshop) 
 @pytest.mark.parametrize("host_images", [0, 1, 2.5])
 def test_little_or_no_host_tier_changes_no_token(workshop: Workshop, host_images: float) -> None:
     """Off, or with room for one image or two and a half, the tier saves less and every token stays."""
-    one = prefix_tokens(workshop)
+    one = image_tokens(workshop)
     with workshop.engine(kv_tokens=for_two_images(workshop), host_tokens=int(host_images * one)) as bench:
         num_asked = ask_all(bench)
         assert num_asked > len(PICTURES)
@@ -108,7 +103,7 @@ def test_little_or_no_host_tier_changes_no_token(workshop: Workshop, host_images
 
 def test_a_disk_tier_changes_no_token(workshop: Workshop, tmp_path: Path) -> None:
     """With a host tier for three images and a disk tier for all, images come back from disk, each token the same."""
-    one = prefix_tokens(workshop)
+    one = image_tokens(workshop)
     budget = {"kv_tokens": for_two_images(workshop), "host_tokens": 4 * one, "disk_tokens": 6 * one}
     with workshop.engine(**budget, disk=DiskFolder(tmp_path)) as bench:
         for seed in range(3):

@@ -187,6 +187,17 @@ class Workshop:
             engine.stop()
 
 
+def front_tokens(shop: "Workshop") -> int:
+    """What questions about any picture begin with, in tokens; 0 where that is no segment of its own."""
+    *fronts, _ = shop.prompt(ask("x", 1)).cuts
+    return sum(fronts)
+
+
+def image_tokens(shop: "Workshop") -> int:
+    """What questions about one picture share beyond that."""
+    return shop.prompt(ask("x", 1)).cuts[-1] - front_tokens(shop)
+
+
 def kv_bytes_per_token(text: Any) -> int:
     """Bytes of keys and values that a token takes in float32."""
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
