@@ -214,8 +214,10 @@ def test_what_is_before_an_image_is_computed_once(workshop: Workshop) -> None:
     cases = [ask("What is this?", number, system=system) for number in (1, 2, 3)]
     with workshop.engine() as bench:
         front = bench.shop.prompt(cases[0]).cuts[0]
-        cached = [told.end().cached_tokens for case in cases for told in bench.ask([case], TOKENS)]
-        assert cached == [0, front, front]
+        for case, cached in zip(cases, (0, front, front), strict=True):
+            (told,) = bench.ask([case], TOKENS)
+            assert told.end().cached_tokens == cached
+            assert told.tokens == workshop.expected(case, TOKENS).tokens
         together = bench.ask([ask("How many?", number, system=system) for number in (2, 4, 5)], TOKENS)
         for told in together:
             told.end()

@@ -189,8 +189,8 @@ class Workshop:
 
 def front_tokens(shop: "Workshop") -> int:
     """What questions about any picture begin with, in tokens; 0 where that is no segment of its own."""
-    *fronts, _ = shop.prompt(ask("x", 1)).cuts
-    return sum(fronts)
+    cuts = shop.prompt(ask("x", 1)).cuts
+    return cuts[-2] if len(cuts) > 1 else 0
 
 
 def image_tokens(shop: "Workshop") -> int:
