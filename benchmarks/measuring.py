@@ -106,10 +106,18 @@ def _takes_part(name: str, kv_tokens: int | None, doors: int) -> bool:
 
 
 def _warm_up(plan: Plan, name: str) -> Workload:
-    """A few questions of the same kind about another picture, not counted: what comes late is then there."""
+    """A few questions of the same kind about other pictures, not counted: what comes late is then there.
+
+    About as many pictures as there are engines: each has something to do, also behind one gateway.
+    """
     workload = plan.build(name, WARM_UP)
-    few = [question for question in workload.questions if question.picture == 0][:WARM_UP_QUESTIONS]
-    return replace(workload, questions=tuple(few), pictures=workload.pictures[:1])
+    pictures = workload.pictures[: workload.doors]
+    few = [
+        question
+        for place in range(len(pictures))
+        for question in [each for each in workload.questions if each.picture == place][:WARM_UP_QUESTIONS]
+    ]
+    return replace(workload, questions=tuple(few), pictures=pictures)
 
 
 def _measure_one(plan: Plan, name: str, systems: Mapping[str, System], tell: Tell) -> WorkloadResult:

@@ -10,7 +10,8 @@ import grpc.aio
 
 from gateway.deadline import Deadline
 from gateway.fullness import Fullness
-from gateway.routing import bounded, least_loaded, rendezvous
+from gateway.homes import Homes
+from gateway.routing import least_loaded
 from gateway.workers import Routing, Workers
 from protos import language_pb2, language_pb2_grpc
 from rpc import traces
@@ -25,9 +26,10 @@ def _stub(opened: grpc.aio.Channel) -> language_pb2_grpc.LanguageServiceStub:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One request: how it is sent over a worker's stub, whose it is, and how many places in a queue it takes."""
+    """One request: how it is sent over a worker's stub, about which image, whose, and how many places it takes."""
 
     start: Callable[[Any], Any]
+    image_id: str | None
     tenant: str
     count: int
 
@@ -48,15 +50,16 @@ class LanguageWorkers(Workers):
     ) -> None:
         super().__init__("language", addresses, _stub, max_message_bytes, identity, routing)
         self.fullness = Fullness()
+        self._homes = Homes()
 
     def order(self, image_id: str | None) -> tuple[str, ...]:
-        """The workers for a request about an image: the one whose KV may hold it first, unless it has too much to do.
+        """The workers for a request: for one about an image who should have its prefix first, unless too busy.
 
         Without an image the one that has the least to do.
         """
         if image_id is None:
             return least_loaded(self.addresses, self.running, self.weights)
-        return bounded(rendezvous(image_id.encode(), self.addresses), self.running, self.weights)
+        return self._homes.order(image_id, self.addresses, self.running, self.weights)
 
     def left(self, address: str) -> None:
         """Forgets a worker that has left."""
@@ -84,10 +87,11 @@ class LanguageWorkers(Workers):
         """
         call = _Call(
             lambda stub: stub.Generate(request, timeout=deadline.left_s(), metadata=metadata()),
+            image_id,
             request.tenant,
             request.n or 1,
         )
-        return self._events(self.order(image_id), call, deadline)
+        return self._events(call, deadline)
 
     def answer(
         self, request: language_pb2.AnswerRequest, image_id: str | None, deadline: Deadline
@@ -99,10 +103,11 @@ class LanguageWorkers(Workers):
         """
         call = _Call(
             lambda stub: stub.Answer(request, timeout=deadline.left_s(), metadata=metadata()),
+            image_id,
             request.tenant,
             len(request.questions),
         )
-        return self._events(self.order(image_id), call, deadline)
+        return self._events(call, deadline)
 
     async def forget(self, image_id: str, tenant: str, deadline: Deadline) -> None:
         """Has every worker forget what it keeps of a deleted image. One that was never paired keeps nothing.
@@ -110,6 +115,7 @@ class LanguageWorkers(Workers):
         Raises:
             RpcError: a worker did not answer, so that it may still know the image.
         """
+        self._homes.forget(image_id)
         request = language_pb2.ForgetImageRequest(tenant=tenant, image_id=image_id)
         replies = await self.ask_all(
             lambda stub: stub.ForgetImage(request, timeout=deadline.left_s(), metadata=metadata())
@@ -145,9 +151,12 @@ class LanguageWorkers(Workers):
         """Whether a request that one worker did not finish can be asked of another."""
         return len(self.addresses) > 1
 
-    async def _events(self, order: Sequence[str], call: _Call, deadline: Deadline) -> AsyncGenerator[Any, None]:
+    async def _events(self, call: _Call, deadline: Deadline) -> AsyncGenerator[Any, None]:
         """Events of one call, begun again elsewhere when a worker was unavailable before its first event."""
-        *early, last = self.attempts(order)
+        *early, last = order = self.attempts(self.order(call.image_id))
+        if call.image_id is not None:
+            # Requests about the same image that come meanwhile follow this one.
+            self._homes.settle(call.image_id, order[0], self.addresses)
         for address in early:
             with self.busy(address):
                 reading = _Reading(self, address, call)

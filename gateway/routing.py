@@ -36,22 +36,30 @@ def ramp(age_s: float | None, slow_start_s: float) -> float:
 
 
 def bounded(
-    order: Sequence[str], running: Mapping[str, int], weights: Mapping[str, float] | None = None
+    order: Sequence[str],
+    running: Mapping[str, int],
+    weights: Mapping[str, float] | None = None,
+    *,
+    is_new: bool = False,
 ) -> tuple[str, ...]:
     """The same workers: those with room for one more request first, each part in its order.
 
     `running` is the number of requests that each worker has now, `weights` what part of a full share each may have; 1
     where nothing is said. Room is LOAD_FACTOR times a worker's share, rounded up, of what would be running with this
-    request: a worker with little to do has room for one whatever its weight, so keys stay where they are.
+    request: a worker with little to do has room for one whatever its weight, so keys stay where they are. For a key
+    that `is_new`, with nothing to stay for, it is the share alone.
     """
     if not order:
         return ()
     weighed = weights or {}
-    each = LOAD_FACTOR * (sum(running.get(address, 0) for address in order) + 1)
-    each /= sum(weighed.get(address, 1.0) for address in order)
-    return _partition(
-        order, [address for address in order if running.get(address, 0) < math.ceil(each * weighed.get(address, 1.0))]
-    )
+    total = sum(running.get(address, 0) for address in order) + 1
+    each = total / sum(weighed.get(address, 1.0) for address in order)
+
+    def room(address: str) -> float:
+        share = each * weighed.get(address, 1.0)
+        return share if is_new else math.ceil(LOAD_FACTOR * share)
+
+    return _partition(order, [address for address in order if running.get(address, 0) < room(address)])
 
 
 def least_loaded(

@@ -6,7 +6,8 @@ from statistics import quantiles
 
 import simpy
 
-from gateway.routing import bounded, rendezvous
+from gateway.homes import Homes
+from gateway.routing import rendezvous
 from planning.costs import Costs
 from planning.traffic import Request, Traffic
 from planning.workers import Counts, Host, LanguageWorker, Lru, Process, VisionWorker
@@ -104,6 +105,7 @@ class _Model:
     vision: dict[str, VisionWorker]
     language: dict[str, LanguageWorker]
     store: Lru
+    homes: Homes = field(default_factory=Homes)
     flights: dict[int, simpy.Event] = field(default_factory=dict)
     served: list[Served] = field(default_factory=list)
 
@@ -161,7 +163,9 @@ class _Model:
     def _language(self, request: Request) -> str:
         living = [name for name, worker in self.language.items() if worker.is_alive]
         running = {name: self.language[name].running for name in living}
-        return bounded(rendezvous(str(request.image).encode(), living), running)[0]
+        name = self.homes.order(str(request.image), living, running)[0]
+        self.homes.settle(str(request.image), name, living)
+        return name
 
     def die(self, deaths: Deaths) -> Process:
         """Some of each half die; at least one of each stays."""
