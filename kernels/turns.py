@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 
-# The pauses between looks at locks that others hold: short at first, since a decoding step is over soon, then longer,
-# since every look takes a little of a core from whoever computes.
-FIRST_POLL_S = 0.0003
-LAST_POLL_S = 0.002
-ALL_HAVE_LOOKED_S = 2.5 * LAST_POLL_S
+from kernels.bell import Bell
+
+# Who waits for a lock is woken when it is let go, and looks this often besides: the locks of a process that has died
+# ring no bell. Every look takes a little of a core from whoever computes.
+LOOK_S = 0.05
+# Everyone who waits has been woken and has looked by then.
+ALL_HAVE_LOOKED_S = 0.005
 # A holder that keeps its turn longer than this may have been stopped: it is no longer waited for until it lets go.
 PATIENCE_S = 2.0
 # A turn that others wait for is passed on after this, at the next opportunity. Shorter ones stall streams less; longer
@@ -43,18 +45,20 @@ class Turns:
         is_given_up: The last turn was waited for in vain.
 
     Args:
-        path: A file that all the processes name; made where it is missing.
+        path: A file that all the processes name; made where it is missing, with two pipes beside it.
         threads: How many cores this process wants at a time.
         cores: How many there are; None: as many as this process may use.
         least: How many it goes on with where no more are free; None: as many as it wants.
 
     Raises:
-        TurnsUnusable: the file can be neither opened nor made.
+        TurnsUnusable: the file or a pipe can be neither opened nor made.
     """
 
     def __init__(self, path: Path, threads: int, cores: int | None = None, least: int | None = None) -> None:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            # Of cores that are given back, to whoever is next; of that place, to the others who wait.
+            self._cores_bell, self._next_bell = (Bell(Path(f"{path}.{what}")) for what in ("cores", "next"))
         except OSError as exc:
             raise TurnsUnusable(f"turns: {path} cannot be used: {exc.strerror}") from exc
         self._cores = cores or _num_cores()
@@ -92,19 +96,19 @@ class Turns:
         if now - self._since < QUANTUM_S:
             return
         if self._held and self._try(_NEXT):
-            self._unlock(_NEXT)
+            self._let_others_be_next()
             return
         self._give_back()
-        # Everyone who waits has looked by then: two workers of one core each both have theirs.
+        # Two workers of one core each both have theirs by then.
         time.sleep(ALL_HAVE_LOOKED_S)
         self._take()
 
     def _take(self) -> None:
         end = time.monotonic() + (0.0 if self.is_given_up else PATIENCE_S)
-        is_next = _until(lambda: self._try(_NEXT), end)
-        self.is_given_up = not (is_next and _until(self._has_cores, end))
+        is_next = _until(lambda: self._try(_NEXT), self._next_bell, end)
+        self.is_given_up = not (is_next and _until(self._has_cores, self._cores_bell, end))
         if is_next:
-            self._unlock(_NEXT)
+            self._let_others_be_next()
         self._since = time.monotonic()
 
     def _is_joined(self, now: float) -> bool:
@@ -124,7 +128,7 @@ class Turns:
 
     def _leave_line(self) -> None:
         if self._in_line_since is not None:
-            self._unlock(_NEXT)
+            self._let_others_be_next()
             self._in_line_since = None
 
     def _has_cores(self) -> bool:
@@ -137,6 +141,8 @@ class Turns:
     def _give_back(self) -> None:
         for core in self._held:
             self._unlock(core)
+        if self._held:
+            self._cores_bell.ring()
         self._held.clear()
         self._leave_line()
         self._is_content = False
@@ -148,6 +154,10 @@ class Turns:
             # Somebody has it; or it cannot be locked at all, and then too work goes on.
             return False
         return True
+
+    def _let_others_be_next(self) -> None:
+        self._unlock(_NEXT)
+        self._next_bell.ring()
 
     def _unlock(self, byte: int) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, byte)
@@ -187,11 +197,13 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _until(condition: Callable[[], bool], end: float) -> bool:
-    pause_s = FIRST_POLL_S
-    while not condition():
-        if time.monotonic() >= end:
+def _until(condition: Callable[[], bool], bell: Bell, end: float) -> bool:
+    """Whether the condition is met by then. It is looked at whenever the bell has rung, and now and then besides."""
+    while True:
+        bell.hush()
+        if condition():
+            return True
+        left = end - time.monotonic()
+        if left <= 0:
             return False
-        time.sleep(pause_s)
-        pause_s = min(1.5 * pause_s, LAST_POLL_S)
-    return True
+        bell.wait(min(left, LOOK_S))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from kernels import turns as module
 HOLDER = """
 import sys
 from pathlib import Path
-from kernels import Turns
+from kernels import Turns, turns as module
 turns = Turns(Path(sys.argv[1]), int(sys.argv[2]), 2)
+module.PATIENCE_S = float(sys.argv[3])
 with turns.taken():
     print("taken", flush=True)
     sys.stdin.readline()
@@ -29,9 +31,9 @@ sys.stdin.read()
 class Holder:
     """Another process, which has its turn when it has said so."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, patience_s: float) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(path), str(threads)],
+            [sys.executable, "-c", HOLDER, str(path), str(threads), str(patience_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -54,9 +56,9 @@ class Holder:
 
 
 @contextmanager
-def holder(path: Path, threads: int = 2) -> Iterator[Holder]:
+def holder(path: Path, threads: int = 2, patience_s: float = module.PATIENCE_S) -> Iterator[Holder]:
     """Another process, ended at the end."""
-    other = Holder(path, threads)
+    other = Holder(path, threads, patience_s)
     try:
         yield other
     finally:
@@ -113,7 +115,7 @@ def test_all_who_wait_look_before_the_turn_is_asked_for_again(path: Path, monkey
         paused: list[float] = []
         monkeypatch.setattr(module.time, "sleep", _noting(paused, time.sleep))
         turns.pass_on()
-        assert paused[0] > 2 * module.LAST_POLL_S
+        assert paused[0] >= module.ALL_HAVE_LOOKED_S
         assert (other.says(), other.says()) == ("taken", "given")
 
 
@@ -134,6 +136,24 @@ def test_a_short_turn_is_not_passed_on(path: Path, monkeypatch: pytest.MonkeyPat
         _until_waiting(path)
         turns.pass_on()
         assert other.is_silent()
+
+
+def test_who_waits_is_woken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By cores that are given back, and first by the place of the next in line: nobody has to look for them."""
+    monkeypatch.setattr(module, "LOOK_S", 1e4)
+    monkeypatch.setattr(module, "PATIENCE_S", 1e5)
+    turns = Turns(path, 2, 2)
+    with holder(path) as early, ThreadPoolExecutor(1) as waiting:
+        assert early.says() == "taken"
+        with holder(path, patience_s=1e5) as late:
+            _until_waiting(path)
+            mine = waiting.submit(has_cores, turns)
+            early.may_end()
+            assert (early.says(), late.says()) == ("given", "taken")
+            _until_waiting(path)
+            assert not mine.done()
+            late.may_end()
+            assert mine.result(60)
 
 
 def _until_waiting(path: Path) -> None:
@@ -239,3 +259,6 @@ def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """The error says which file, and why."""
     with pytest.raises(TurnsUnusable, match="no/such/turns"):
         Turns(tmp_path / "no" / "such" / "turns", 2)
+    (tmp_path / "turns.cores").write_bytes(b"")
+    with pytest.raises(TurnsUnusable, match="it is no pipe"):
+        Turns(tmp_path / "turns", 2)
