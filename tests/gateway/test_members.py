@@ -397,28 +397,3 @@ async def test_a_gateway_without_workers_says_so() -> None:
         reply = await client.get("/v1/models")
         assert reply.status_code == 503
         assert "no language worker" in reply.json()["error"]["message"]
-
-
-async def test_requests_about_new_images_meet_and_spread(town: Town) -> None:
-    """Two requests about each of two new images, all at once: each image's to one worker, each worker one image."""
-    fakes = {number: await town.worker(number) for number in (2, 3)}
-    goes_on = asyncio.Event()
-
-    async def waits(_: Any) -> AsyncIterator[language_pb2.GenerateEvent]:
-        await goes_on.wait()
-        yield language_pb2.GenerateEvent(delta="seen")
-
-    for fake in fakes.values():
-        fake.script = waits
-    town.answer = ["127.0.0.2", "127.0.0.3"]
-    workers = town.gateway(settings=RoutingSettings(resolve_s=0.02, slow_start_s=0))
-    await until(lambda: len(workers.addresses) == 2)
-    # Of the same worker, where it alone counted.
-    mine = [each for each in map(str, range(99)) if workers.order(each)[0] == town.address(2)][:2]
-    async with asyncio.TaskGroup() as group:
-        for image_id in (mine[0], mine[0], mine[1], mine[1]):
-            group.create_task(ask(workers, image_id))
-        await until(lambda: sum(len(fake.requests) for fake in fakes.values()) == 4)
-        goes_on.set()
-    assert [len(fake.requests) for fake in fakes.values()] == [2, 2]
-    assert [workers.order(image_id)[0] for image_id in mine] == [town.address(2), town.address(3)]
