@@ -193,7 +193,7 @@ class FakeLanguage(language_pb2_grpc.LanguageServiceServicer):
         try:
             async for event in (self.script or default)(request):
                 yield event
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter where the call ended while an event was sent
             self.cancelled.set()
             raise
 
