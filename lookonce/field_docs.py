@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 
 FIELD = re.compile(r"(\w+)\s*:\s")
 ATTRIBUTE = re.compile(r"    (\w+): (.*)")
@@ -12,11 +13,17 @@ def field_docs(settings_type: type) -> dict[str, str]:
 
     Without the source (a frozen application) only docstrings are read.
     """
+    return _comments(_source(settings_type)) | _attributes(inspect.getdoc(settings_type) or "")
+
+
+def _source(settings_type: type) -> str:
+    """The lines of a class of a module. `inspect` finds them by parsing the whole file anew for each class."""
     try:
-        source = inspect.getsource(settings_type)
-    except (OSError, TypeError):
-        source = ""
-    return _comments(source) | _attributes(inspect.getdoc(settings_type) or "")
+        module = inspect.getsource(sys.modules[settings_type.__module__])
+    except (OSError, TypeError, KeyError):
+        return ""
+    found = re.search(rf"^class {settings_type.__name__}\b.*\n((?:[ \t].*)?\n)*", module, flags=re.MULTILINE)
+    return found[0] if found else ""
 
 
 def _comments(source: str) -> dict[str, str]:
