@@ -1,5 +1,6 @@
 """A whole deployment of real processes for end-to-end tests: `lookonce vision`, `language`, `gateway` on free ports."""
 
+import functools
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 
 from protos import language_pb2, language_pb2_grpc, vision_pb2, vision_pb2_grpc
 from tests.cache.servers import Server, free_port, redis_binary, socket_server, tcp_server, valkey_binary
+from tests.nursery import Child, Nursery
 
 __all__ = ["Deployment", "Process", "Server", "deploy", "environment", "free_port", "redis_server", "wait_until"]
 
@@ -25,6 +27,8 @@ START_S = 120.0
 STOP_S = 60.0
 POLL_S = 0.1
 CALL_S = 10.0
+# Settings, and what pytest and torch set while they run.
+NOT_INHERITED = ("LOOKONCE_", "PYTEST_", "TORCHINDUCTOR_")
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_S) -> None:
@@ -38,10 +42,19 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = STAR
 
 def environment(**more: str) -> dict[str, str]:
     """This process's environment for a child of a test: one thread for torch, no settings from outside."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LOOKONCE_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
     paths = [str(Path(__file__).resolve().parent.parent), inherited.get("PYTHONPATH", "")]
     quiet = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths)), "COLUMNS": "200"}
     return inherited | quiet | more
+
+
+# Of the tests, before one of them changes it.
+ENVIRONMENT = environment()
+
+
+@functools.cache
+def _nursery(command: str) -> Nursery:
+    return Nursery(command, ENVIRONMENT)
 
 
 @dataclass(slots=True)
@@ -56,6 +69,7 @@ class Process:
         log: File that collects its standard error and output, over all its lives.
         process: Its present or last life; None before the first.
         start_s: It answers within this time after its start.
+        is_forked: It may come from an interpreter that has its modules already.
     """
 
     name: str
@@ -64,15 +78,20 @@ class Process:
     is_ready: Callable[[], bool]
     log: Path
     environment: dict[str, str] = field(default_factory=environment)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Child | None = None
     start_s: float = START_S
+    is_forked: bool = True
 
     def start(self, *, wait: bool = True) -> None:
         """Starts it, and waits until it answers; fails the test, with its last lines, where it ends instead."""
+        python, _, _, name, *arguments = self.command
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
-            )
+            if python == sys.executable and self.is_forked and self.environment == ENVIRONMENT:
+                self.process = _nursery(name).start(arguments, log)
+            else:
+                self.process = subprocess.Popen(
+                    self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+                )
         if wait:
             self.wait_ready()
 
@@ -86,7 +105,7 @@ class Process:
         return False
 
     @property
-    def running(self) -> subprocess.Popen[bytes]:
+    def running(self) -> subprocess.Popen[bytes] | Child:
         """The process, started before."""
         assert self.process is not None, f"{self.name} was never started"
         return self.process
@@ -225,12 +244,13 @@ def deploy(
     language_python: Path | str = sys.executable,
     start_s: float = START_S,
     start: bool = True,
+    is_forked: bool = True,
 ) -> Iterator[Deployment]:
     """A deployment on free loopback ports, started and paired; what still runs at the end is killed.
 
     `directory` gets the logs. `vision`, `language` and `gateway` are further flags of those commands. `language_model`
     is for halves whose checkpoints differ, `language_python` for a worker of another environment. With `start=False`
-    nothing runs yet: start the processes one by one.
+    nothing runs yet: start the processes one by one. `is_forked` is as for `Process`.
     """
     eyes = [f"127.0.0.1:{free_port()}" for _ in range(num_vision)]
     mouths = [f"127.0.0.1:{free_port()}" for _ in range(num_language)]
@@ -242,7 +262,9 @@ def deploy(
         command = [str(python), "-m", "lookonce", name.rstrip("0123456789"), *flags]
         log = directory / f"{name}.log"
         log.touch()
-        return Process(name, address, command, lambda: _answers(call, address), log, start_s=start_s)
+        return Process(
+            name, address, command, lambda: _answers(call, address), log, start_s=start_s, is_forked=is_forked
+        )
 
     seen, spoken = ",".join(eyes), ",".join(mouths)
     deployment = Deployment(

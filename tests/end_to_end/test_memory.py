@@ -62,7 +62,7 @@ def test_a_vision_worker_takes_its_half_and_no_more(large: Path, tmp_path: Path)
     command = [sys.executable, "-c", WHOLE, str(large)]
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     whole_peak = json.loads(said.stdout.splitlines()[-1])["peak"]
-    with deploy(large, "memory://", tmp_path) as deployment:
+    with deploy(large, "memory://", tmp_path, is_forked=False) as deployment:
         assert chat(deployment.http, ask("What is this?", 1), "model").num_tokens > 0
         vision_bytes, language_bytes = own_bytes(deployment)
         vision_peak = peak(deployment.vision[0])
