@@ -1,24 +1,26 @@
-"""Which language worker each image's questions go to. Pure: no sockets, no clock."""
+"""Which language workers have each image's prefix. Pure: no sockets, no clock."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from gateway.routing import bounded, rendezvous
+from gateway.routing import least_loaded, rendezvous
 
-# Images whose worker is remembered, about 200 bytes each; of the others nobody may still have the prefix.
+# Images whose workers are remembered, about 200 bytes each; of the others nobody may still have the prefix.
 MOST_IMAGES = 1 << 14
+# Workers of an image that are remembered: those that were sent it last.
+MOST_HOMES = 4
 
 
 class Homes:
-    """The worker that has an image's prefix, as far as this gateway has sent it there.
+    """The workers that have an image's prefix, as far as this gateway has sent it there.
 
-    An image that is new here goes to the first of its own order that has no more to do than its share: whoever computes
-    a prefix may as well be idle. From then on its questions follow it, unless that worker has too much to do.
+    A request goes to one of them, unless they have so much more to do than another that it computes the prefix sooner;
+    then that one is a home too.
     """
 
     def __init__(self, most_images: int = MOST_IMAGES) -> None:
         self._most_images = most_images
-        self._homes: OrderedDict[str, str] = OrderedDict()
+        self._homes: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def order(
         self,
@@ -27,17 +29,17 @@ class Homes:
         running: Mapping[str, int],
         weights: Mapping[str, float] | None = None,
     ) -> tuple[str, ...]:
-        """The workers for a request about an image, the best first; `running` and `weights` are as for `bounded`."""
-        own = rendezvous(image_id.encode(), addresses)
-        home = self._homes.get(image_id)
-        if home not in own:
-            return bounded(own, running, weights, is_new=True)
-        return bounded((home, *(address for address in own if address != home)), running, weights)
+        """The workers for a request about an image, the best first; the rest is as for `least_loaded`.
 
-    def settle(self, image_id: str, address: str, addresses: Sequence[str]) -> None:
-        """A request goes to this worker, which is the image's from now on, unless one of `addresses` already is."""
-        home = self._homes.pop(image_id, address)
-        self._homes[image_id] = home if home in addresses else address
+        Of equal ones the first is the same for every gateway.
+        """
+        own = rendezvous(image_id.encode(), addresses)
+        return least_loaded(own, running, weights, self._homes.get(image_id, ()))
+
+    def settle(self, image_id: str, address: str) -> None:
+        """A request goes to this worker, which has the image's prefix from now on."""
+        others = (home for home in self._homes.pop(image_id, ()) if home != address)
+        self._homes[image_id] = (address, *others)[:MOST_HOMES]
         if len(self._homes) > self._most_images:
             self._homes.popitem(last=False)
 

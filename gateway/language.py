@@ -53,10 +53,7 @@ class LanguageWorkers(Workers):
         self._homes = Homes()
 
     def order(self, image_id: str | None) -> tuple[str, ...]:
-        """The workers for a request: for one about an image who should have its prefix first, unless too busy.
-
-        Without an image the one that has the least to do.
-        """
+        """The workers for a request: first the one that has the least to do, the image's prefix counted."""
         if image_id is None:
             return least_loaded(self.addresses, self.running, self.weights)
         return self._homes.order(image_id, self.addresses, self.running, self.weights)
@@ -153,12 +150,10 @@ class LanguageWorkers(Workers):
 
     async def _events(self, call: _Call, deadline: Deadline) -> AsyncGenerator[Any, None]:
         """Events of one call, begun again elsewhere when a worker was unavailable before its first event."""
-        *early, last = order = self.attempts(self.order(call.image_id))
-        if call.image_id is not None:
-            # Requests about the same image that come meanwhile follow this one.
-            self._homes.settle(call.image_id, order[0], self.addresses)
+        *early, last = self.attempts(self.order(call.image_id))
         for address in early:
-            with self.busy(address):
+            self._settle(call, address)
+            with self.busy(address, call.count):
                 reading = _Reading(self, address, call)
                 try:
                     event = await reading.next()
@@ -173,12 +168,18 @@ class LanguageWorkers(Workers):
                     async for each in events:
                         yield each
                 return
+        self._settle(call, last)
         await self.until_connected(last, deadline.left_s())
-        with self.busy(last):
+        with self.busy(last, call.count):
             reading = _Reading(self, last, call)
             async with aclosing(reading.all(None)) as events:
                 async for each in events:
                     yield each
+
+    def _settle(self, call: _Call, address: str) -> None:
+        """Requests about the same image that come meanwhile follow this one."""
+        if call.image_id is not None:
+            self._homes.settle(call.image_id, address)
 
 
 def _count_usage(event: Any) -> None:

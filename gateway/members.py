@@ -24,7 +24,7 @@ LINGER_S = 5.0
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One worker: the channel to it, the generated client over it, and how many requests it has now."""
+    """One worker: the channel to it, the generated client over it, and how many questions it has now."""
 
     channel: grpc.aio.Channel
     stub: Any
@@ -32,14 +32,14 @@ class Member:
     is_idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Counts one more request."""
-        self.running += 1
+    def busy(self, count: int) -> Iterator[None]:
+        """Counts so many more questions."""
+        self.running += count
         self.is_idle.clear()
         try:
             yield
         finally:
-            self.running -= 1
+            self.running -= count
             if not self.running:
                 self.is_idle.set()
 
@@ -90,7 +90,7 @@ class Members:
 
     @property
     def running(self) -> Mapping[str, int]:
-        """Requests that each has now."""
+        """Questions that each has now."""
         return {address: member.running for address, member in self._members.items()}
 
     def get(self, address: str) -> Member:

@@ -1,16 +1,16 @@
 """Which worker a request goes to. Pure: no sockets, no clock.
 
 Rendezvous hashing (Thaler and Ravishankar, 1998) gives every key its own order of workers, in which a worker that
-joins or leaves moves only its own keys. Bounded loads (Mirrokni, Thorup and Zadimoghaddam, arXiv 1608.01350) let a key
-overflow to the next of its workers when the first has more than its share.
+joins or leaves moves only its own keys.
 """
 
 import hashlib
-import math
 from collections.abc import Collection, Mapping, Sequence
 
-# A worker may have this much more than its share of the running requests.
-LOAD_FACTOR = 1.25
+# What computing an image's prefix counts as, in questions: so many, and this part of what workers have on average, for
+# the more they have the more they differ by chance, and the less they can spare.
+PREFIX_QUESTIONS = 8
+PREFIX_PART = 0.5
 # The part of a full share that a worker has in the moment when it joins or comes back.
 LEAST_WEIGHT = 0.1
 
@@ -35,39 +35,27 @@ def ramp(age_s: float | None, slow_start_s: float) -> float:
     return min(1.0, max(LEAST_WEIGHT, (age_s or 0.0) / slow_start_s))
 
 
-def bounded(
-    order: Sequence[str],
+def least_loaded(
+    addresses: Sequence[str],
     running: Mapping[str, int],
     weights: Mapping[str, float] | None = None,
-    *,
-    is_new: bool = False,
+    prefixed: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """The same workers: those with room for one more request first, each part in its order.
+    """The workers by what they have to do before they can answer a request, the best first; equal ones in their order.
 
-    `running` is the number of requests that each worker has now, `weights` what part of a full share each may have; 1
-    where nothing is said. Room is LOAD_FACTOR times a worker's share, rounded up, of what would be running with this
-    request: a worker with little to do has room for one whatever its weight, so keys stay where they are. For a key
-    that `is_new`, with nothing to stay for, it is the share alone.
+    `running` is the number of questions that each worker has now, `weights` what part of a full share each may have; 1
+    where nothing is said. Those that are not `prefixed` have the request's image before that, which counts as so many
+    questions more.
     """
-    if not order:
-        return ()
     weighed = weights or {}
-    total = sum(running.get(address, 0) for address in order) + 1
-    each = total / sum(weighed.get(address, 1.0) for address in order)
+    mean = sum(running.get(address, 0) for address in addresses) / max(len(addresses), 1)
+    prefix = PREFIX_QUESTIONS + PREFIX_PART * mean
 
-    def room(address: str) -> float:
-        share = each * weighed.get(address, 1.0)
-        return share if is_new else math.ceil(LOAD_FACTOR * share)
+    def load(address: str) -> float:
+        own = (running.get(address, 0) + 1) / weighed.get(address, 1.0)
+        return own if address in prefixed else own + prefix
 
-    return _partition(order, [address for address in order if running.get(address, 0) < room(address)])
-
-
-def least_loaded(
-    addresses: Sequence[str], running: Mapping[str, int], weights: Mapping[str, float] | None = None
-) -> tuple[str, ...]:
-    """The workers by how little they would have to do, for a request that no worker is better placed for."""
-    weighed = weights or {}
-    return tuple(sorted(addresses, key=lambda each: (running.get(each, 0) + 1) / weighed.get(each, 1.0)))
+    return tuple(sorted(addresses, key=load))
 
 
 def reachable_first(order: Sequence[str], unreachable: Collection[str]) -> tuple[str, ...]:

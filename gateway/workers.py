@@ -99,7 +99,7 @@ class Workers:
 
     @property
     def running(self) -> Mapping[str, int]:
-        """Requests that each worker has now."""
+        """Questions that each worker has now; other calls count as one."""
         return self._members.running
 
     @property
@@ -143,9 +143,9 @@ class Workers:
         """
         self._members.require_one()
 
-    def busy(self, address: str) -> AbstractContextManager[None]:
-        """Counts one more request for a worker. Raises `Unavailable` where it has left."""
-        return self._members.get(address).busy()
+    def busy(self, address: str, count: int = 1) -> AbstractContextManager[None]:
+        """Counts so many more questions for a worker. Raises `Unavailable` where it has left."""
+        return self._members.get(address).busy(count)
 
     def note(self, address: str, error: Exception | None) -> None:
         """Takes down how a worker's call went; what the caller did wrong, or was too late for, is no failure of its."""

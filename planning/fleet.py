@@ -123,7 +123,7 @@ class _Model:
             yield from self._encode(request)
         name = self._language(request)
         worker = self.language[name]
-        worker.running += 1
+        worker.running += request.questions
         if not worker.has_prefix(request.image):
             num_bytes = self.traffic.image_tokens * self.costs.entry_bytes_per_token
             yield self.env.timeout(self.costs.store(num_bytes))
@@ -134,7 +134,7 @@ class _Model:
         yield asked.first_token
         first_token_s = self.env.now - request.at_s
         yield asked.done
-        worker.running -= 1
+        worker.running -= request.questions
         if not worker.is_alive:
             # What it had in work is asked of another once it is known to be gone.
             yield self.env.timeout(NOTICED_S)
@@ -164,7 +164,7 @@ class _Model:
         living = [name for name, worker in self.language.items() if worker.is_alive]
         running = {name: self.language[name].running for name in living}
         name = self.homes.order(str(request.image), living, running)[0]
-        self.homes.settle(str(request.image), name, living)
+        self.homes.settle(str(request.image), name)
         return name
 
     def die(self, deaths: Deaths) -> Process:

@@ -17,6 +17,7 @@ from gateway.main import listen
 from gateway.settings import GatewaySettings
 from rpc.server import GrpcServer
 from tests.gateway.fakes import FakeLanguage, FakeVision, start_language, start_vision
+from tests.gateway.town import Town, open_town
 
 BASE = GatewaySettings(vision=(), language=(), request_timeout_s=20, scrape_timeout_s=1)
 
@@ -98,3 +99,10 @@ async def start_line() -> AsyncIterator[StartLine]:
 async def line(start_line: StartLine) -> Line:
     """A gateway with one worker of each half."""
     return await start_line()
+
+
+@pytest.fixture
+async def town() -> AsyncIterator[Town]:
+    """Workers that come and go under one name."""
+    async with open_town() as opened:
+        yield opened

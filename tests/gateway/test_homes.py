@@ -18,11 +18,12 @@ def test_while_there_is_little_to_do_every_gateway_sends_an_image_to_the_same_wo
 
 
 @given(LOADS)
-def test_a_new_image_never_goes_to_a_worker_with_more_than_its_share(running: dict[str, int]) -> None:
-    """With this request its worker has less than one more than all have on average; no worker is lost."""
+def test_a_new_image_goes_to_who_has_the_least_to_do(running: dict[str, int]) -> None:
+    """Of several of these to the first of its own order; no worker is lost."""
     order = Homes().order("img", WORKERS, running)
     assert sorted(order) == sorted(WORKERS)
-    assert running[order[0]] < (sum(running.values()) + 1) / len(WORKERS)
+    least = [worker for worker in rendezvous(b"img", WORKERS) if running[worker] == min(running.values())]
+    assert order[0] == least[0]
 
 
 def test_two_new_images_at_once_go_to_two_workers() -> None:
@@ -33,26 +34,33 @@ def test_two_new_images_at_once_go_to_two_workers() -> None:
 
 
 def test_a_known_image_stays_where_its_prefix_is() -> None:
-    """Although others have less to do; only above 1.25 times a share it overflows, and comes back afterwards."""
+    """Although others have less to do: nine questions do not make a second worker compute their prefix."""
     homes = Homes()
     home = rendezvous(b"img", WORKERS)[2]
-    homes.settle("img", home, WORKERS)
-    assert homes.order("img", WORKERS, {**dict.fromkeys(WORKERS, 1), home: 2})[0] == home
-    other = homes.order("img", WORKERS, {home: 9})[0]
-    assert other != home
-    homes.settle("img", other, WORKERS)
-    assert homes.order("img", WORKERS, IDLE)[0] == home
+    homes.settle("img", home)
+    assert homes.order("img", WORKERS, {home: 9})[0] == home
+    assert homes.order("img", WORKERS, {home: 10})[0] == rendezvous(b"img", WORKERS)[0]
+
+
+def test_an_image_that_overflowed_has_two_homes() -> None:
+    """Either has its prefix, so its questions go to the one that has less to do; both come before all others."""
+    homes = Homes()
+    first, second, third = rendezvous(b"img", WORKERS)[::-1]
+    homes.settle("img", first)
+    homes.settle("img", second)
+    assert homes.order("img", WORKERS, {first: 1}) == (second, first, third)
+    assert homes.order("img", WORKERS, {first: 1, second: 2}) == (first, second, third)
 
 
 def test_an_image_whose_worker_left_or_which_was_deleted_is_new() -> None:
     """It finds another home; one that leaves takes nothing of the others'."""
     homes = Homes()
     home = rendezvous(b"img", WORKERS)[2]
-    homes.settle("img", home, WORKERS)
+    homes.settle("img", home)
     left = [worker for worker in WORKERS if worker != home]
     assert homes.order("img", left, IDLE) == rendezvous(b"img", left)
-    homes.settle("img", left[0], left)
-    assert homes.order("img", WORKERS, IDLE)[0] == left[0]
+    homes.settle("img", left[1])
+    assert homes.order("img", left, IDLE)[0] == left[1]
     homes.forget("img")
     homes.forget("img")
     assert homes.order("img", WORKERS, IDLE) == rendezvous(b"img", WORKERS)
@@ -62,9 +70,17 @@ def test_the_images_asked_about_last_are_remembered() -> None:
     """So many, and no more."""
     homes = Homes(most_images=2)
     for image in ("old", "new", "old", "newer"):
-        homes.settle(image, rendezvous(image.encode(), WORKERS)[2], WORKERS)
+        homes.settle(image, rendezvous(image.encode(), WORKERS)[2])
     is_home = {
         image: homes.order(image, WORKERS, IDLE)[0] == rendezvous(image.encode(), WORKERS)[2]
         for image in ("old", "new", "newer")
     }
     assert is_home == {"old": True, "new": False, "newer": True}
+
+
+def test_the_homes_that_were_asked_last_are_remembered() -> None:
+    """Of a popular image four; the others have let its prefix go, or soon will."""
+    homes, many = Homes(), [f"w{number}:1" for number in range(6)]
+    for worker in (*many, many[2]):
+        homes.settle("img", worker)
+    assert sorted(homes.order("img", many, IDLE)[:4]) == many[2:]

@@ -3,9 +3,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing import bounded, least_loaded, ramp, reachable_first, rendezvous
+from gateway.routing import least_loaded, ramp, reachable_first, rendezvous
 
 WORKERS = ("a:1", "b:1", "c:1", "d:1")
+LOADS = st.dictionaries(st.sampled_from(WORKERS), st.integers(0, 200))
 KEYS = [number.to_bytes(4, "little") for number in range(400)]
 
 
@@ -29,26 +30,6 @@ def test_lost_worker_moves_its_own_keys_only() -> None:
         )
 
 
-def test_full_worker_overflows_to_the_next() -> None:
-    """A worker with more than its share comes after those with room, and the order is kept among each."""
-    assert bounded(WORKERS, {"a:1": 3, "b:1": 0}) == ("b:1", "c:1", "d:1", "a:1")
-    assert bounded(WORKERS, {}) == WORKERS
-    assert bounded((), {}) == ()
-
-
-@given(st.dictionaries(st.sampled_from(WORKERS), st.integers(0, 50)))
-def test_somebody_always_has_room(running: dict[str, int]) -> None:
-    """The first of a bounded order has at most its share, and no worker is lost or doubled."""
-    order = bounded(WORKERS, running)
-    assert sorted(order) == sorted(WORKERS)
-    assert running.get(order[0], 0) <= 1.25 * (sum(running.values()) + 1) / len(WORKERS) + 1
-
-
-def test_single_worker_takes_everything() -> None:
-    """One worker alone is never too full to be asked."""
-    assert bounded(("a:1",), {"a:1": 1000}) == ("a:1",)
-
-
 def test_idle_worker_is_asked_first_without_an_image() -> None:
     """A request that no worker is better placed for goes to the one with the least to do."""
     assert least_loaded(WORKERS, {"a:1": 2, "b:1": 1, "d:1": 1}) == ("c:1", "b:1", "d:1", "a:1")
@@ -65,28 +46,39 @@ def test_a_share_grows_to_the_full_one() -> None:
     assert ramp(None, 0) == 1.0
 
 
-def test_a_newcomer_overflows_sooner_and_keeps_its_keys() -> None:
-    """With a small weight a worker has room for its first request and not for its usual share."""
-    weights = {"a:1": 0.1}
-    assert bounded(WORKERS, {}, weights) == WORKERS
-    assert bounded(WORKERS, {"a:1": 1, "b:1": 2, "c:1": 2, "d:1": 2}, weights)[0] == "b:1"
-    assert bounded(WORKERS, {"a:1": 1, "b:1": 2, "c:1": 2, "d:1": 2})[0] == "a:1"
-    assert bounded(WORKERS, {"a:1": 1, "b:1": 30, "c:1": 30, "d:1": 30}, weights)[0] == "a:1"
-
-
-@given(
-    st.dictionaries(st.sampled_from(WORKERS), st.integers(0, 50)), st.lists(st.floats(0.1, 1), min_size=4, max_size=4)
-)
-def test_somebody_has_room_whatever_the_weights(running: dict[str, int], weights: list[float]) -> None:
-    """Shares of any size leave room for one more request somewhere, and no worker is lost or doubled."""
-    weighed = dict(zip(WORKERS, weights, strict=True))
-    order = bounded(WORKERS, running, weighed)
+@given(LOADS, st.lists(st.floats(0.1, 1), min_size=4, max_size=4), st.sets(st.sampled_from(WORKERS)))
+def test_nobody_is_lost_or_doubled(running: dict[str, int], weights: list[float], prefixed: set[str]) -> None:
+    """Whatever they have to do and whoever has the prefix: all are in the order."""
+    order = least_loaded(WORKERS, running, dict(zip(WORKERS, weights, strict=True)), prefixed)
     assert sorted(order) == sorted(WORKERS)
-    share = weighed[order[0]] / sum(weights) * (sum(running.values()) + 1)
-    assert running.get(order[0], 0) < 1.25 * share + 1
+
+
+@given(LOADS, st.sampled_from(WORKERS))
+def test_a_prefix_counts_as_eight_questions_and_half_of_the_mean(running: dict[str, int], home: str) -> None:
+    """Who has it is first as long as it has no more than so many questions more than the one with the fewest."""
+    fewest = min(running.get(worker, 0) for worker in WORKERS if worker != home)
+    more = running.get(home, 0) - fewest
+    prefix = 8 + sum(running.values()) / len(WORKERS) / 2
+    if more != prefix:
+        assert (least_loaded(WORKERS, running, None, {home})[0] == home) == (more < prefix)
+
+
+def test_equal_ones_stay_in_their_order() -> None:
+    """So that gateways that know nothing of each other choose the same worker of an image's order."""
+    assert least_loaded(WORKERS, {}) == least_loaded(WORKERS, {}, None, set(WORKERS)) == WORKERS
+    assert least_loaded((), {}) == ()
 
 
 def test_an_idle_newcomer_is_not_asked_everything() -> None:
     """Without an image a newcomer is asked when the others have many times as much to do."""
     assert least_loaded(("a:1", "b:1"), {"b:1": 3}, {"a:1": 0.1})[0] == "b:1"
     assert least_loaded(("a:1", "b:1"), {"b:1": 30}, {"a:1": 0.1})[0] == "a:1"
+
+
+def test_a_newcomer_keeps_its_images_and_gets_few_new_ones() -> None:
+    """Its small weight makes what it has to do count for more; an idle one is asked about an image of its own."""
+    weights = {"a:1": 0.2}
+    assert least_loaded(WORKERS, {}, weights, {"a:1"})[0] == "a:1"
+    assert least_loaded(WORKERS, {}, weights)[0] == "b:1"
+    assert least_loaded(WORKERS, {"a:1": 1}, weights, {"a:1"})[0] == "b:1"
+    assert least_loaded(WORKERS, dict.fromkeys(WORKERS[1:], 30), weights)[0] == "a:1"
