@@ -87,13 +87,17 @@ class Report:
 
     @property
     def vision_use(self) -> float:
-        """Part of the time that a vision worker computes."""
-        return self.counts.busy_vision_s / (self.seconds * self.fleet.vision)
+        """Part of its life that a vision worker computes."""
+        return self.counts.busy_vision_s / self._lived_s(self.fleet.vision, self.counts.dead_vision)
 
     @property
     def language_use(self) -> float:
         """The same of a language worker."""
-        return self.counts.busy_language_s / (self.seconds * self.fleet.language)
+        return self.counts.busy_language_s / self._lived_s(self.fleet.language, self.counts.dead_language)
+
+    def _lived_s(self, count: int, dead: int) -> float:
+        """Seconds that so many workers lived, all together."""
+        return self.seconds * count - (self.seconds - self.counts.died_at_s) * dead
 
 
 @dataclass(slots=True)
@@ -170,10 +174,17 @@ class _Model:
     def die(self, deaths: Deaths) -> Process:
         """Some of each half die; at least one of each stays."""
         yield self.env.timeout(deaths.at_s)
-        for workers in (list(self.vision.values()), list(self.language.values())):
-            count = min(max(1, round(deaths.part * len(workers))), len(workers) - 1)
-            for worker in workers[:count]:
-                worker.is_alive = False
+        self.counts.died_at_s = deaths.at_s
+        self.counts.dead_vision = _kill(list(self.vision.values()), deaths.part)
+        self.counts.dead_language = _kill(list(self.language.values()), deaths.part)
+
+
+def _kill(workers: Sequence[VisionWorker | LanguageWorker], part: float) -> int:
+    """Ends this part of them, one at least, and leaves one at least; how many died."""
+    count = min(max(1, round(part * len(workers))), len(workers) - 1)
+    for worker in workers[:count]:
+        worker.is_alive = False
+    return count
 
 
 def simulate(

@@ -18,6 +18,11 @@ MOST_WORKERS = 512
 MANY = 16
 
 
+HALVES = ("vision", "language")
+
+Run = Callable[[Fleet], Report]
+
+
 class NoFleet(ValueError):
     """No number of workers keeps the promise; the message says why."""
 
@@ -59,7 +64,7 @@ def with_deaths(costs: Costs, traffic: Traffic, fleet: Fleet, part: float) -> Re
 
 
 def cheapest(costs: Costs, traffic: Traffic, wish: Wish, dying: float = 0.0) -> Report:
-    """The run of the cheapest fleet found: from the least that the work needs, the busier half grows.
+    """The run of the cheapest fleet found: from the least that the work needs the busier half grows, then both shrink.
 
     `dying`: the part of each half that dies in the middle of the run; the promise is to be kept all the same.
 
@@ -74,7 +79,11 @@ def cheapest(costs: Costs, traffic: Traffic, wish: Wish, dying: float = 0.0) -> 
         if max(fleet.vision, fleet.language) > MOST_WORKERS:
             raise NoFleet(f"more than {MOST_WORKERS} workers of a half would be needed")
         report = with_deaths(costs, traffic, fleet, dying)
-    return _trimmed(costs, traffic, wish, report, dying)
+
+    def run(fleet: Fleet) -> Report:
+        return with_deaths(costs, traffic, fleet, dying)
+
+    return _exchanged(_trimmed(report, wish, run), wish, run)
 
 
 def _check_possible(costs: Costs, traffic: Traffic, wish: Wish) -> None:
@@ -104,15 +113,25 @@ def _grown(fleet: Fleet, report: Report) -> Fleet:
     return replace(fleet, **{half: min(more, max(MOST_WORKERS, count + 1))})
 
 
-def _trimmed(costs: Costs, traffic: Traffic, wish: Wish, report: Report, dying: float) -> Report:
+def _trimmed(report: Report, wish: Wish, run: Run) -> Report:
     """The same with every worker taken away that is not needed, the dearer half first."""
-    halves = sorted(("vision", "language"), key=lambda half: getattr(wish, f"{half}_price"), reverse=True)
+    halves = sorted(HALVES, key=lambda half: getattr(wish, f"{half}_price"), reverse=True)
     for half in halves:
-        report = _fewest(half, report, wish, lambda fleet: with_deaths(costs, traffic, fleet, dying))
+        report = _fewest(half, report, wish, run)
     return report
 
 
-def _fewest(half: str, report: Report, wish: Wish, run: Callable[[Fleet], Report]) -> Report:
+def _exchanged(report: Report, wish: Wish, run: Run) -> Report:
+    """The same with one more of a half, wherever that saves more of the other than it costs."""
+    for half, other in (HALVES, HALVES[::-1]):
+        more = run(replace(report.fleet, **{half: getattr(report.fleet, half) + 1}))
+        found = _fewest(other, more, wish, run) if keeps(more, wish) else report
+        if wish.price(found.fleet) < wish.price(report.fleet):
+            return _exchanged(found, wish, run)
+    return report
+
+
+def _fewest(half: str, report: Report, wish: Wish, run: Run) -> Report:
     """A run with fewer workers of a half than that one, which keeps the promise: with one fewer still it is broken.
 
     One is taken away, then two, four and so on until it is broken; then the number is looked for between the last two.

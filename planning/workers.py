@@ -90,6 +90,9 @@ class Counts:
         requests: All of them.
         busy_vision_s: Seconds that towers worked.
         busy_language_s: Seconds that steps took.
+        dead_vision: Vision workers that died.
+        dead_language: Language workers that died.
+        died_at_s: When they did.
     """
 
     encodings: int = 0
@@ -98,6 +101,9 @@ class Counts:
     requests: int = 0
     busy_vision_s: float = 0.0
     busy_language_s: float = 0.0
+    dead_vision: int = 0
+    dead_language: int = 0
+    died_at_s: float = 0.0
 
 
 class VisionWorker:

@@ -56,6 +56,10 @@ def test_nothing_is_lost_when_workers_die() -> None:
     hurt = simulate(costs(), traffic, Fleet(40, 40), requests, Deaths(10.0, 0.1))
     assert len(calm.served) == len(hurt.served) == len(requests)
     assert hurt.first_token_s(99) > calm.first_token_s(99)
+    # Who is dead is not idle: four of forty did nothing after the tenth second.
+    lived_s = 40 * hurt.seconds - 4 * (hurt.seconds - 10.0)
+    assert hurt.vision_use == pytest.approx(hurt.counts.busy_vision_s / lived_s)
+    assert hurt.language_use == pytest.approx(hurt.counts.busy_language_s / lived_s)
 
 
 def test_shared_cores_are_slower_than_own_ones() -> None:

@@ -45,6 +45,20 @@ def test_a_large_fleet_is_found_in_few_runs(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(runs) < 70
 
 
+def test_one_more_of_a_half_that_saves_two_of_the_other_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven and ten cost 17 and keep the promise, of each no fewer; eight and eight cost 16 and keep it too."""
+
+    def needing(costs: Costs, traffic: Traffic, fleet: Fleet, part: float) -> Report:
+        is_kept = fleet.vision >= 7 and fleet.language >= (10 if fleet.vision == 7 else 8)
+        counts = Counts(busy_vision_s=10.0, busy_language_s=20.0)
+        return Report([Served(0.0, 1.0 if is_kept else 9.0, 9.0)], 1000.0, counts, fleet)
+
+    monkeypatch.setattr(search, "with_deaths", needing)
+    monkeypatch.setattr(search, "_least", lambda *_: Fleet(7, 1))
+    found = cheapest(costs(), TRAFFIC, WISH).fleet
+    assert (found.vision, found.language) == (8, 8)
+
+
 def test_more_traffic_needs_more_and_repeated_images_less() -> None:
     """Twice the rate takes more workers; images that come back take fewer towers."""
     found = cheapest(costs(), TRAFFIC, WISH).fleet
