@@ -1,6 +1,7 @@
 """Two hosts on one machine: what is expected of them, and a whole run with a tiny checkpoint."""
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -43,7 +44,9 @@ def namespaces(owner: int) -> list[str]:
 
 def start(*flags: str) -> "subprocess.Popen[bytes]":
     words = [sys.executable, "-m", "benchmarks.hosts", "--tiny", *flags]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Whoever started the tests may have had Ctrl-C ignored, which children inherit.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=heed)
 
 
 # Six processes load torch on two pinned cores: beside other work that takes minutes.
