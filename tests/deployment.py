@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,10 @@ START_S = 120.0
 STOP_S = 60.0
 POLL_S = 0.1
 CALL_S = 10.0
-# Settings, and what pytest and torch set while they run.
-NOT_INHERITED = ("LOOKONCE_", "PYTEST_", "TORCHINDUCTOR_")
+# Settings, and what pytest and the code under test set in this process.
+NOT_INHERITED = ("LOOKONCE_", "PYTEST_", "GOMP_", "VLLM_")
+# torch sets this one in a process that imports it, and makes the folder.
+TORCH_FOLDER = {"TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / "lookonce-tests-torch")}
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_S) -> None:
@@ -45,11 +48,16 @@ def environment(**more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
     paths = [str(Path(__file__).resolve().parent.parent), inherited.get("PYTHONPATH", "")]
     quiet = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths)), "COLUMNS": "200"}
-    return inherited | quiet | more
+    return inherited | quiet | TORCH_FOLDER | more
 
 
 # Of the tests, before one of them changes it.
 ENVIRONMENT = environment()
+
+
+def _at_import(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those that may count while modules are imported. Where caches are is asked later."""
+    return {name: value for name, value in variables.items() if name != "XDG_CACHE_HOME"}
 
 
 @functools.cache
@@ -86,8 +94,8 @@ class Process:
         """Starts it, and waits until it answers; fails the test, with its last lines, where it ends instead."""
         python, _, _, name, *arguments = self.command
         with self.log.open("ab") as log:
-            if python == sys.executable and self.is_forked and self.environment == ENVIRONMENT:
-                self.process = _nursery(name).start(arguments, log)
+            if python == sys.executable and self.is_forked and _at_import(self.environment) == _at_import(ENVIRONMENT):
+                self.process = _nursery(name).start(arguments, self.environment, log)
             else:
                 self.process = subprocess.Popen(
                     self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment

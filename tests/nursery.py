@@ -2,8 +2,8 @@
 
 A worker's imports take six seconds of a core, ten times as long as what most tests ask of it. A nursery is one process
 for each command, `lookonce vision`, `language` or `gateway`: it imports what that command imports, computes nothing,
-and forks a child for each start. The child runs the command line with its own arguments and files, and ends as an
-interpreter does. Tests of starting, of memory and of other environments start processes themselves.
+and forks a child for each start. The child runs the command line with its own arguments, environment and files, and
+ends as an interpreter does. Tests of starting, of memory and of what counts at import start processes themselves.
 """
 
 import atexit
@@ -81,7 +81,7 @@ class Nursery:
         statuses: pid → exit status of those that have ended.
 
     Args:
-        environment: Of the nursery and its children.
+        environment: Of the nursery, whose imports children have.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
@@ -97,9 +97,9 @@ class Nursery:
         atexit.register(self._process.wait)
         atexit.register(self._socket.close)
 
-    def start(self, arguments: Sequence[str], log: BinaryIO) -> Child:
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: BinaryIO) -> Child:
         """Runs the command with these arguments after its name; `log` is its output and its standard error."""
-        request = json.dumps(list(arguments)).encode()
+        request = json.dumps([list(arguments), dict(environment)]).encode()
         socket.send_fds(self._socket, [request], [log.fileno()])
         while True:
             if not select.select([self._socket], [], [], START_S)[0]:
@@ -170,13 +170,16 @@ def _serve(command: str, requests: socket.socket) -> bool:
 
 
 def _become(command: str, message: bytes, log: int) -> None:
-    """Takes the arguments and the files of a process that was asked for."""
+    """Takes the arguments, the environment and the files of a process that was asked for."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    sys.argv = ["lookonce", command, *json.loads(message)]
+    arguments, environment = json.loads(message)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["lookonce", command, *arguments]
 
 
 if __name__ == "__main__":

@@ -100,7 +100,9 @@ async def test_the_next_image_is_prepared_while_one_is_encoded(line: Line) -> No
     assert await asyncio.to_thread(line.tower.entered.acquire, timeout=20)
     await until(lambda: len(line.preprocessor.prepared) == 3)
     await asyncio.sleep(0.05)
-    assert line.tower.begun == [line.preprocessor.prepared[0]]
+    # Two are prepared at once, and either may be the first to reach the tower.
+    assert len(line.tower.begun) == 1
+    assert line.tower.begun[0] in line.preprocessor.prepared
     assert len(line.preprocessor.prepared) == 3
     await line.end()
     assert sorted(line.tower.begun) == [60, 61, 62, 63, 64, 65]
