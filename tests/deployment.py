@@ -28,6 +28,7 @@ START_S = 120.0
 STOP_S = 60.0
 POLL_S = 0.1
 CALL_S = 10.0
+LOOKONCE = [sys.executable, "-m", "lookonce"]
 # Settings, and what pytest and the code under test set in this process.
 NOT_INHERITED = ("LOOKONCE_", "PYTEST_", "GOMP_", "VLLM_")
 # torch sets this one in a process that imports it, and makes the folder.
@@ -92,9 +93,9 @@ class Process:
 
     def start(self, *, wait: bool = True) -> None:
         """Starts it, and waits until it answers; fails the test, with its last lines, where it ends instead."""
-        python, _, _, name, *arguments = self.command
         with self.log.open("ab") as log:
-            if python == sys.executable and self.is_forked and _at_import(self.environment) == _at_import(ENVIRONMENT):
+            if self._may_fork:
+                name, *arguments = self.command[len(LOOKONCE) :]
                 self.process = _nursery(name).start(arguments, self.environment, log)
             else:
                 self.process = subprocess.Popen(
@@ -102,6 +103,11 @@ class Process:
                 )
         if wait:
             self.wait_ready()
+
+    @property
+    def _may_fork(self) -> bool:
+        is_ours = list(self.command[: len(LOOKONCE)]) == LOOKONCE
+        return is_ours and self.is_forked and _at_import(self.environment) == _at_import(ENVIRONMENT)
 
     def wait_ready(self) -> None:
         """Returns once it answers; fails the test where it ends instead."""

@@ -7,6 +7,7 @@ ends as an interpreter does. Tests of starting, of memory and of what counts at 
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -34,16 +35,16 @@ START_S = 120.0
 
 
 class Child:
-    """A process of a nursery, with the methods of `subprocess.Popen` that tests use."""
+    """A process of a nursery, with the methods of `subprocess.Popen` that tests use.
+
+    Attributes:
+        returncode: Its exit status, negative for a signal; None as long as it is not known to have ended.
+    """
 
     def __init__(self, nursery: "Nursery", pid: int) -> None:
         self._nursery = nursery
         self.pid = pid
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit status, negative for a signal; None as long as it is not known to have ended."""
-        return self._nursery.statuses.get(self.pid)
+        self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """Its exit status; None while it runs."""
@@ -63,7 +64,8 @@ class Child:
     def send_signal(self, number: int) -> None:
         """Sends a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -77,15 +79,13 @@ class Child:
 class Nursery:
     """The process that forks those of one command, as its parent in the tests sees it.
 
-    Attributes:
-        statuses: pid → exit status of those that have ended.
-
     Args:
         environment: Of the nursery, whose imports children have.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
-        self.statuses: dict[int, int] = {}
+        # Those that are not known to have ended: pids come again.
+        self._children: dict[int, Child] = {}
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -104,9 +104,9 @@ class Nursery:
         while True:
             if not select.select([self._socket], [], [], START_S)[0]:
                 raise TimeoutError("the nursery does not answer")
-            pid = self._take_report()
-            if pid is not None:
-                return Child(self, pid)
+            started = self._take_report()
+            if started is not None:
+                return started
 
     def read_reports(self, timeout_s: float) -> None:
         """Takes in what has ended; waits so long for the first."""
@@ -114,20 +114,20 @@ class Nursery:
             self._take_report()
             timeout_s = 0
 
-    def _take_report(self) -> int | None:
-        """The pid of a process that was started; None where one has ended."""
+    def _take_report(self) -> Child | None:
+        """The process that was started; None where one has ended."""
         message = self._socket.recv(MESSAGE_BYTES)
         if not message:
             raise RuntimeError("the nursery has ended")
         pid, status = json.loads(message)
         if status is None:
-            return int(pid)
-        self.statuses[pid] = status
+            return self._children.setdefault(pid, Child(self, pid))
+        self._children.pop(pid).returncode = status
         return None
 
 
 def _prepare(command: str) -> None:
-    """Imports what the command imports, and what its checkpoint makes it import."""
+    """Imports what the command imports before it has read its settings."""
     if command in WORKERS:
         spin_briefly()
     for module in MODULES[command]:
