@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from gateway.routing import least_loaded, rendezvous
 
-# Images whose workers are remembered, about 200 bytes each; of the others nobody may still have the prefix.
+# Images whose workers are remembered, about 300 bytes each; of the others nobody may still have the prefix.
 MOST_IMAGES = 1 << 14
 # Workers of an image that are remembered: those that were sent it last.
 MOST_HOMES = 4
